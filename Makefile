@@ -1,0 +1,42 @@
+# One command each: `make quickstart`, `make test`, `make check`. Everything lives in .venv.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+PYTHON := $(BIN)/python
+STAMP  := $(VENV)/.installed
+
+# The launchers start `python` and `ninja` by name: find the ones of this environment first.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: install quickstart test check clean
+
+install: $(STAMP)
+
+$(PYTHON):
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: cached_ds needs Python 3.11 or newer; python3 here is $$(python3 --version 2>&1)" >&2; exit 1; }
+	@python3 -c 'import ensurepip' 2>/dev/null || \
+		{ echo "error: python3 has no ensurepip, so it cannot make a virtual environment; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	python3 -m venv $(VENV)
+
+# torch comes first: DeepSpeed's build imports it.
+$(STAMP): setup.py pyproject.toml constraints.txt | $(PYTHON)
+	$(PYTHON) -m pip install -q 'setuptools>=77' torch==2.13.0
+	$(PYTHON) -m pip install -q -c constraints.txt -e '.[test]'
+	@touch $@
+
+quickstart: install
+	$(BIN)/deepspeed --num_gpus 2 launch/train.py launch/quickstart.yaml
+
+test: install
+	$(PYTHON) -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTHON) -m pytest
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
