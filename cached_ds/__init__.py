@@ -1,0 +1,20 @@
+"""cached_ds: exact training of encoder-decoder transformers on whole documents, under any engine."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from cached_ds.attach import attach, detach
+from cached_ds.config import CachedConfig
+
+__all__ = ["CachedConfig", "CachedSeq2SeqTrainer", "attach", "detach", "fsdp", "zero"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what imports DeepSpeed, FSDP or the Trainer when it is first asked for."""
+    if name in ("fsdp", "zero"):
+        return importlib.import_module(f"cached_ds.{name}")
+    if name == "CachedSeq2SeqTrainer":
+        return importlib.import_module("cached_ds.trainer").CachedSeq2SeqTrainer
+    raise AttributeError(f"module 'cached_ds' has no attribute {name!r}")

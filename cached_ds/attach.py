@@ -1,0 +1,109 @@
+"""Attach and detach: turn a Hugging Face encoder-decoder into one that reads whole documents, and back.
+
+`attach` changes three things on the model, all undone by `detach`:
+  1. the class of the encoder instance (windowed.py);
+  2. a forward pre-hook on the model, which takes `prefix_lengths` out of the keyword arguments and hands it to the encoder
+     (Hugging Face models would pass it on to the decoder too, or drop it);
+  3. `accepts_loss_kwargs = False`, which tells transformers' Trainer that the loss is a mean over the batch. Their
+     forward takes `**kwargs`, from which the Trainer concludes the contrary: it would skip the division by the
+     accumulation steps and multiply the loss by the world size (transformers 5.23; design 9).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from torch import nn
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+from cached_ds.config import CachedConfig
+from cached_ds.families import check_window, family_of
+from cached_ds.windowed import Windowed, WindowState, base_class, windowed_class
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
+    """Make `model` read documents of any length; returns the same object.
+
+    Call it before the model is wrapped or sharded (DDP, FSDP2, ZeRO); a PEFT model is fine.
+
+    Args:
+        model: a Hugging Face encoder-decoder of a supported family, or a PEFT model over one.
+        config: how to cut and replay; or give the fields of `CachedConfig` themselves: `attach(model, window=1024)`.
+        **fields: fields of `CachedConfig`, instead of `config`.
+
+    Raises:
+        ValueError: both config and fields; unsupported family; already attached; already sharded; a window that the
+            encoder cannot read.
+    """
+    if config is not None and fields:
+        raise ValueError(f"give either a CachedConfig or its fields, not both: {', '.join(sorted(fields))}")
+    config = CachedConfig.from_dict(fields) if config is None else config
+    inner = inner_model(model)
+    encoder = inner.get_encoder()
+    _check_attachable(encoder)
+    family = family_of(inner.config)
+    check_window(family, inner.config, config.window)
+    encoder.cached = WindowState(config, family)
+    encoder.__class__ = windowed_class(type(encoder))
+    inner.accepts_loss_kwargs = False
+    inner.register_forward_pre_hook(_take_prefix, with_kwargs=True)
+    return model
+
+
+def detach(model: M) -> M:
+    """Undo `attach`; returns the same object.
+
+    Raises:
+        ValueError: nothing is attached.
+    """
+    inner = inner_model(model)
+    encoder = windowed_encoder(inner)
+    encoder.__class__ = base_class(encoder)
+    del encoder.cached
+    del inner.accepts_loss_kwargs
+    for number in [number for number, hook in inner._forward_pre_hooks.items() if hook is _take_prefix]:
+        del inner._forward_pre_hooks[number], inner._forward_pre_hooks_with_kwargs[number]
+    return model
+
+
+def is_attached(model: nn.Module) -> bool:
+    """Whether `model` (or the model inside DDP, FSDP2, DeepSpeed or PEFT wrappers) is attached."""
+    return any(isinstance(module, Windowed) for module in model.modules())
+
+
+def windowed_encoder(model: nn.Module) -> Windowed:
+    """The attached encoder inside `model`, whatever wraps it.
+
+    Raises:
+        ValueError: nothing is attached.
+    """
+    for module in model.modules():
+        if isinstance(module, Windowed):
+            return module
+    raise ValueError("the model is not attached; call cached_ds.attach(model, window=...) first")
+
+
+def inner_model(model: nn.Module) -> PreTrainedModel:
+    """The Hugging Face model itself, out of a PEFT wrapper."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not isinstance(inner, PreTrainedModel):
+        raise ValueError(
+            f"{type(model).__name__} is not a Hugging Face model; attach it before it is wrapped or sharded by an engine"
+        )
+    return inner
+
+
+def _check_attachable(encoder: nn.Module) -> None:
+    if isinstance(encoder, Windowed):
+        raise ValueError("the model is already attached; call cached_ds.detach(model) first to attach it anew")
+    if any(isinstance(parameter, DTensor) for parameter in encoder.parameters()):
+        raise ValueError("the encoder's parameters are already sharded; attach first, then shard the model")
+
+
+def _take_prefix(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Forward pre-hook: hand `prefix_lengths` [B] to the encoder for this call."""
+    windowed_encoder(model).cached.prefix_lengths = kwargs.pop("prefix_lengths", None)
+    return args, kwargs

@@ -1,0 +1,106 @@
+"""Families: the model architectures that can be attached, each a few lines of data.
+
+A family says how its tokenizer frames a document (so that every window can be framed alike), how many positions its
+encoder knows, and what else its encoder wants to be told. Everything else is the same for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers import PretrainedConfig
+from transformers.modeling_outputs import BaseModelOutput, ModelOutput
+from transformers.models.led.modeling_led import LEDEncoderBaseModelOutput
+
+ANY = "any"  # a special token whose id the model's config does not name: a language code
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Special tokens around a document: names of ids in the config (`bos`, `eos`), or ANY."""
+
+    head: tuple[str, ...]
+    tail: tuple[str, ...]
+
+    def fits(self, tokens: Sequence[int], config: PretrainedConfig) -> bool:
+        """Whether a document's token ids begin and end like this frame."""
+        pattern = [*zip(self.head, tokens, strict=False), *zip(self.tail, tokens[-len(self.tail) :], strict=False)]
+        return all(name == ANY or token == getattr(config, f"{name}_token_id") for name, token in pattern)
+
+    def __str__(self) -> str:
+        return " ".join([*(f"<{name}>" for name in self.head), "...", *(f"<{name}>" for name in self.tail)])
+
+
+def _first_token_global(global_attention_mask: Tensor) -> Tensor:
+    """Longformer's recipe in every window: its first token attends to, and is seen by, all of it; [N, w] in and out."""
+    mask = global_attention_mask.clone()
+    mask[:, 0] = 1
+    return mask
+
+
+@dataclass(frozen=True)
+class Family:
+    """What cached_ds has to know of one architecture.
+
+    Attributes:
+        frames: how its tokenizers frame a document, tried in this order.
+        positions: the config's name of the number of positions the encoder knows; None: relative, no limit.
+        window_multiple: what the window must be a multiple of.
+        global_attention: what the encoder's `global_attention_mask` is in a pass, from the caller's values [N, w] (zeros
+            without any); None: the encoder has no such input.
+        output: the class its decoder expects from the encoder.
+        decoder_layers: name of the decoder's list of layers.
+    """
+
+    frames: tuple[Frame, ...]
+    positions: str | None = "max_position_embeddings"
+    window_multiple: Callable[[PretrainedConfig], int] = lambda config: 1
+    global_attention: Callable[[Tensor], Tensor] | None = None
+    output: type[ModelOutput] = BaseModelOutput
+    decoder_layers: str = "layers"
+
+
+_BOS_EOS = (Frame(("bos",), ("eos",)),)
+_EOS = (Frame((), ("eos",)),)
+
+FAMILIES: dict[str, Family] = {
+    "bart": Family(_BOS_EOS),
+    "mbart": Family((Frame((), ("eos", ANY)), Frame((ANY,), ("eos",)))),  # mBART-25, then mBART-50
+    "pegasus": Family(_EOS),
+    "t5": Family(_EOS, positions=None, decoder_layers="block"),
+    "mt5": Family(_EOS, positions=None, decoder_layers="block"),
+    "led": Family(
+        _BOS_EOS,
+        positions="max_encoder_position_embeddings",
+        window_multiple=lambda config: max(config.attention_window),
+        global_attention=_first_token_global,
+        output=LEDEncoderBaseModelOutput,
+    ),
+}
+
+
+def family_of(config: PretrainedConfig) -> Family:
+    """The family of a model's config.
+
+    Raises:
+        ValueError: it is not supported; the message lists the supported ones.
+    """
+    if config.model_type not in FAMILIES:
+        raise ValueError(f"model_type={config.model_type!r} is not supported; supported: {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[config.model_type]
+
+
+def check_window(family: Family, config: PretrainedConfig, window: int) -> None:
+    """Refuse a window that the encoder cannot read.
+
+    Raises:
+        ValueError: more tokens than positions, or not a multiple of LED's attention window.
+    """
+    positions = getattr(config, family.positions) if family.positions else None
+    if positions is not None and window > positions:
+        raise ValueError(f"window={window}: the encoder knows {positions} positions ({family.positions}); use at most that")
+    multiple = family.window_multiple(config)
+    if window % multiple:
+        raise ValueError(f"window={window}: must be a multiple of {multiple}, the encoder's attention_window")

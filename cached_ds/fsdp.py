@@ -1,0 +1,75 @@
+"""FSDP2: shard an attached model, the windowed encoder as one unit.
+
+The encoder's parameters are gathered once in forward and once in backward, for all windows of all documents, so the
+number of collectives does not depend on a rank's documents. Decoder layers are units of their own. A weight that the
+encoder shares with other modules (tied embeddings) belongs to the root unit, which stays gathered between forward and
+backward; the encoder's unit ignores it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, OffloadPolicy, fully_shard
+
+from cached_ds.attach import inner_model, windowed_encoder
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def shard(
+    model: M,
+    *,
+    mesh: DeviceMesh | None = None,
+    mp_policy: MixedPrecisionPolicy | None = None,
+    offload_policy: OffloadPolicy | None = None,
+    reshard_after_forward: bool | int = True,
+) -> M:
+    """Apply `fully_shard` to an attached model, in place; the process group must exist. Returns the same object.
+
+    Args:
+        model: an attached model (or a PEFT model over one).
+        mesh: device mesh of `fully_shard`; None: all ranks.
+        mp_policy: mixed precision of every unit.
+        offload_policy: CPU offload of every unit.
+        reshard_after_forward: as in `fully_shard`, for the encoder and the decoder layers.
+
+    Raises:
+        ValueError: the model is not attached.
+    """
+    encoder = windowed_encoder(model)
+    options: dict[str, Any] = {"mesh": mesh, "reshard_after_forward": reshard_after_forward}
+    options |= {"mp_policy": mp_policy} if mp_policy is not None else {}
+    options |= {"offload_policy": offload_policy} if offload_policy is not None else {}
+    for layer in decoder_layers(model):
+        fully_shard(layer, **options)
+    fully_shard(encoder, ignored_params=shared_parameters(model, encoder), **options)
+    fully_shard(model, **options)
+    return model
+
+
+def wrap_classes(model: nn.Module) -> list[str]:
+    """Class names for accelerate's `fsdp_transformer_layer_cls_to_wrap`: the windowed encoder and the decoder layer.
+
+    accelerate refuses to wrap models with tied embeddings by class; `shard` does not.
+
+    Raises:
+        ValueError: the model is not attached.
+    """
+    return [type(windowed_encoder(model)).__name__, type(decoder_layers(model)[0]).__name__]
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The decoder's layers of an attached model."""
+    layers = getattr(inner_model(model).get_decoder(), windowed_encoder(model).cached.family.decoder_layers)
+    assert isinstance(layers, nn.ModuleList)
+    return layers
+
+
+def shared_parameters(model: nn.Module, encoder: nn.Module) -> set[nn.Parameter]:
+    """Parameters of the encoder that other modules of the model use too."""
+    inside = set(encoder.modules())
+    outside = {p for module in model.modules() if module not in inside for p in module.parameters(recurse=False)}
+    return outside & set(encoder.parameters())

@@ -1,0 +1,37 @@
+"""Guards: refuse what an engine did to the encoder's parameters when replay would hang or lose gradients under it.
+
+Replay asks for the gradients of whole parameters, gathered once for all windows. A smaller FSDP unit, or a ZeRO-3
+module that is not a leaf, inside the encoder would gather once per window: ranks with different numbers of windows then
+wait for each other for ever, and with equal numbers the gradients of the shards are silently never computed.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+
+def check_gathered(encoder: nn.Module) -> None:
+    """Check, inside the encoder's forward, that every parameter of it is whole.
+
+    Raises:
+        RuntimeError: a parameter is still sharded, or FSDP1 manages the encoder; the message says what to do.
+    """
+    parameters = dict(encoder.named_parameters())
+    if not parameters:
+        raise RuntimeError(
+            "cached_ds: the encoder has no parameters in its forward: FSDP1 (FullyShardedDataParallel) manages them, and it "
+            "is not supported; use FSDP2: cached_ds.fsdp.shard(model), or fsdp_version: 2 in the accelerate config"
+        )
+    for name, parameter in parameters.items():
+        if isinstance(parameter, DTensor):
+            raise RuntimeError(
+                f"cached_ds: encoder parameter {name} is sharded inside the encoder's forward, so a part of the encoder is "
+                "an FSDP unit of its own; windows would be gathered one by one and gradients lost. Make the whole encoder "
+                "one unit: cached_ds.fsdp.shard(model), or the names of cached_ds.fsdp.wrap_classes(model)"
+            )
+        if parameter.numel() != getattr(parameter, "ds_numel", parameter.numel()):
+            raise RuntimeError(
+                f"cached_ds: encoder parameter {name} is still partitioned by ZeRO-3 inside the encoder's forward; call "
+                "cached_ds.attach(model) before deepspeed.initialize, so that the encoder is gathered as one"
+            )

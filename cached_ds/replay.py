@@ -1,0 +1,158 @@
+"""Replay: run a function over many passes in the memory of one, with exact gradients returned once.
+
+Problem. The hidden states H of a long document come from many passes of the same encoder. Keeping every pass's graph
+needs memory for the whole document; calling backward on one pass after another makes every engine reduce gradients once
+per pass, hangs ranks with different numbers of passes, and fights loss scaling, accumulation and tied weights.
+
+Flow (CachED, arXiv 2501.01805 section 3, inside one autograd node):
+  1. forward: each pass runs under no_grad with its own random stream; its states go into their rows of H.
+  2. the decoder computes the loss from H; autograd brings G = dJ/dH, all of it, to this node.
+  3. backward: each pass runs again with its stream and with a graph; `torch.autograd.grad(h, parameters, G_pass)` is
+     added to sums (float32 where parameters are narrower).
+  4. the sums are *returned* as the gradients of the node's inputs, the parameters.
+
+Memory: H, G, one copy of the encoder's gradients, the graph of one pass. Time: one more forward of the passes; passes
+whose graph is kept (`kept`) are not run again.
+
+Engines. The node has the parameters as inputs, so each AccumulateGrad hook fires exactly once per backward:
+  plain: sums land in `.grad`, tied weights add up with their other uses.
+  DDP: one bucketed reduction per step, whatever the number of passes; no `no_sync` is needed.
+  FSDP2, ZeRO-3: parameters are gathered before the node's forward and before its backward, once each. The tensors may be
+  swapped in between, which is why `parameters` is a function that is called in both places.
+  ZeRO-1, 2: the reduction hooks fire once per parameter ("gradient computed twice" cannot happen).
+A parameter that no pass used gets zeros, not None: which parameters take part must not depend on a rank's documents.
+The scalar `anchor` always gets a gradient: backward hooks on the module (ZeRO-3's, FSDP2's) need an input that has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from cached_ds.autocast import Autocast
+from cached_ds.streams import RandomStreams
+
+
+class Piece(Protocol):
+    """What replay needs to know of a pass."""
+
+    @property
+    def index(self) -> int:
+        """Number of its random stream."""
+
+    @property
+    def rows(self) -> Tensor:
+        """[K] rows of H that its states fill."""
+
+
+P = TypeVar("P", bound=Piece)
+
+
+@dataclass(frozen=True)
+class Job(Generic[P]):
+    """One replayed forward: `encode(piece)` gives [K, D] states, which fill `piece.rows` of the [`rows`, D] result."""
+
+    encode: Callable[[P], Tensor]
+    passes: Sequence[P]
+    parameters: Callable[[], list[Tensor]]
+    streams: RandomStreams
+    rows: int
+    kept: int = 0
+
+    def run(self, piece: P) -> Tensor:
+        """The states [K, D] of one pass, drawn from its own random stream."""
+        with self.streams.stream(piece.index):
+            return self.encode(piece)
+
+
+def replay(job: Job[Any], anchor: Tensor) -> Tensor:
+    """Hidden states H [rows, D] of all passes; rows that no pass fills are zero.
+
+    Gradients flow to the tensors that `job.parameters()` returns (those that require one) and to `anchor`.
+
+    Raises:
+        RuntimeError: a parameter has tensor hooks, which would run once per pass; or, in backward, `create_graph=True`,
+            a graph already freed, or parameters changed since the forward.
+    """
+    parameters = job.parameters()
+    if torch.is_grad_enabled() and parameters:
+        _refuse_tensor_hooks(parameters)
+        states = _Replay.apply(job, anchor, *parameters)
+    else:
+        with torch.no_grad():
+            states = _run_forward(job)[0]
+    job.streams.settle()
+    return states
+
+
+class _Replay(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, job: Job[Any], anchor: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.job, ctx.autocast = job, Autocast.current(anchor.device)
+        ctx.save_for_backward(anchor, *parameters)
+        states, ctx.graphs = _run_forward(job, kept=job.kept)
+        ctx.autocast.forget_weights()
+        return states
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("cached_ds: create_graph=True (a second derivative) is not possible through replay")
+        anchor = ctx.saved_tensors[0]  # raises torch's own errors: graph already freed, parameters changed in place
+        with ctx.autocast.again():
+            sums = _run_backward(ctx.job, ctx.graphs, gradients[0])
+        return None, torch.zeros_like(anchor), *sums
+
+
+def _run_forward(job: Job[Any], *, kept: int) -> tuple[Tensor, list[Tensor]]:
+    """Fill H; also return the states of the first `kept` passes with their graphs."""
+    graphs: list[Tensor] = []
+    result: Tensor | None = None
+    for number, piece in enumerate(job.passes):
+        with torch.set_grad_enabled(number < kept):
+            states = job.run(piece)
+        if number < kept:
+            graphs.append(states)
+        result = states.new_zeros(job.rows, states.shape[-1]) if result is None else result
+        result.index_copy_(0, piece.rows, states.detach())
+    assert result is not None, "a batch has at least one pass"
+    return result, graphs
+
+
+def _run_backward(job: Job[Any], graphs: list[Tensor], gradient: Tensor) -> list[Tensor]:
+    """Sum the parameters' gradients over all passes; only kept graphs can be asked for again (retain_graph)."""
+    parameters = job.parameters()
+    sums = [torch.zeros_like(parameter, dtype=_sum_dtype(parameter)) for parameter in parameters]
+    retain = torch._C._autograd._get_current_graph_task_keep_graph()
+    for number, piece in enumerate(job.passes):
+        is_kept = number < len(graphs)
+        with torch.enable_grad():
+            states = graphs[number] if is_kept else job.run(piece)
+        found = torch.autograd.grad(
+            states, parameters, gradient[piece.rows], retain_graph=retain and is_kept, allow_unused=True
+        )
+        _add_(sums, found)
+    return sums
+
+
+def _add_(sums: list[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    used = [(total, gradient) for total, gradient in zip(sums, gradients, strict=True) if gradient is not None]
+    if used:
+        torch._foreach_add_([total for total, _ in used], [gradient for _, gradient in used])
+
+
+def _sum_dtype(parameter: Tensor) -> torch.dtype:
+    """float32 for narrower parameters: a sum of hundreds of bf16 gradients would lose the small ones."""
+    return torch.promote_types(parameter.dtype, torch.float32)
+
+
+def _refuse_tensor_hooks(parameters: Sequence[Tensor]) -> None:
+    if any(parameter._backward_hooks for parameter in parameters):
+        raise RuntimeError(
+            "cached_ds: an encoder parameter has a tensor hook (Tensor.register_hook), which would run once per window; "
+            "use register_post_accumulate_grad_hook, which runs once per backward"
+        )

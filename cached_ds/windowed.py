@@ -1,0 +1,209 @@
+"""Windowed: the mixin that makes an encoder read whole documents, window by window, through replay.
+
+`attach` gives an encoder *instance* a subclass of its own class, `WindowedBartEncoder(Windowed, BartEncoder)`. Modules,
+parameters, state-dict keys and isinstance checks stay as they were.
+
+Call flow:
+    encoder(input_ids=, attention_mask=, ...)        what Hugging Face models and `generate` call
+      -> __call__   keyword arguments in, a ModelOutput out
+      -> nn.Module.__call__(ids, mask, prefix, global mask, anchor)   tensors in, one tensor out
+      -> forward    hooks of FSDP2 and ZeRO-3 have run: parameters are whole; cut windows, replay them
+      -> encode     one pass of windows through the encoder's own forward
+
+Tensors only in the middle, because DeepSpeed and FSDP2 hang their backward hooks on tensor inputs and outputs, and an
+anchor that requires grad, because ZeRO-3's hook for a leaf module fires only after the gradients of an input.
+
+Shapes: B documents, L padded source length, N windows of a pass, w window length, K kept states, D width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import ModelOutput
+
+from cached_ds.config import CachedConfig
+from cached_ds.families import Family, Frame
+from cached_ds.guards import check_gathered
+from cached_ds.replay import Job, replay
+from cached_ds.streams import RandomStreams
+from cached_ds.windows import Document, Pass, cut, find_documents, make_passes
+
+
+@dataclass
+class WindowState:
+    """What `attach` leaves on an encoder. The counters serve progress bars, tests and benchmarks."""
+
+    config: CachedConfig
+    family: Family
+    prefix_lengths: Tensor | None = None  # of the model call under way, see attach.py
+    tokens_read: int = 0
+    windows_read: int = 0
+    encoder_forwards: int = 0
+
+
+@dataclass(frozen=True)
+class EncoderPass:
+    """One pass on the device: `inputs` are the encoder's keyword arguments [N, w]; `slots`, `rows` are [K]."""
+
+    index: int
+    inputs: dict[str, Tensor]
+    slots: Tensor
+    rows: Tensor
+
+
+class Windowed(nn.Module):
+    """Mixin over a Hugging Face encoder class; see the module's docstring."""
+
+    _z3_leaf = True  # DeepSpeed ZeRO-3: gather and reduce this module as one, whatever runs inside it
+    cached: WindowState
+
+    def __call__(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        prefix_lengths: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> ModelOutput | tuple[Tensor]:
+        """States of whole documents, [B, L, D] for `input_ids` [B, L]; padded places are zero.
+
+        `prefix_lengths` [B]: so many tokens after the document's first special token are repeated in every window.
+
+        Raises:
+            ValueError: the inputs cannot be cut into windows (inputs_embeds, holes in the mask, a missing frame, ...).
+            RuntimeError: an engine has sharded the encoder's parameters in a way that would lose gradients.
+        """
+        ids = _check_inputs(self.cached.family, input_ids, attention_mask, global_attention_mask, kwargs)
+        prefix, self.cached.prefix_lengths = self.cached.prefix_lengths, None
+        prefix = prefix if prefix_lengths is None else prefix_lengths
+        anchor = torch.zeros((), device=ids.device, requires_grad=torch.is_grad_enabled())
+        states = super().__call__(ids, attention_mask, prefix, global_attention_mask, anchor)
+        return (states,) if return_dict is False else self.cached.family.output(last_hidden_state=states)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        prefix_lengths: Tensor | None,
+        global_attention_mask: Tensor | None,
+        anchor: Tensor,
+    ) -> Tensor:
+        """States [B, L, D], replayed; the batch comes to the host once, to be cut."""
+        check_gathered(self)
+        host = [None if x is None else x.cpu() for x in (input_ids, attention_mask, prefix_lengths, global_attention_mask)]
+        passes = self._cut(*host, device=input_ids.device)
+        job = Job(
+            encode=functools.partial(self._encode, training=self.training),
+            passes=passes,
+            parameters=self._trainable,
+            streams=RandomStreams(self.cached.config.seed, input_ids.device),
+            rows=input_ids.numel(),
+            kept=0 if self.cached.config.recompute == "all" else int(self.cached.config.recompute),
+        )
+        return replay(job, anchor).view(*input_ids.shape, -1)
+
+    def _trainable(self) -> list[Tensor]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def _cut(
+        self, ids: Tensor, mask: Tensor | None, prefix: Tensor | None, global_mask: Tensor | None, *, device: torch.device
+    ) -> list[EncoderPass]:
+        """The passes of a batch on the host, moved to the device."""
+        config = self.cached.config
+        documents = find_documents(torch.ones_like(ids) if mask is None else mask)
+        framed = [self._frame(document, ids.flatten(), prefix) for document in documents]
+        windows = [w for document in framed for w in cut(document, window=config.window, overlap=config.overlap)]
+        self.cached.tokens_read += sum(document.length for document in documents)
+        self.cached.windows_read += len(windows)
+        multiple = self.cached.family.window_multiple(self.config)
+        passes = make_passes(windows, windows_per_pass=config.windows_per_pass, multiple=multiple)
+        return [self._to_device(piece, ids, global_mask, device=device) for piece in passes]
+
+    def _frame(self, document: Document, ids: Tensor, prefix_lengths: Tensor | None) -> Document:
+        """The document with its head (frame and prefix) and tail, which every window will repeat."""
+        prefix = 0 if prefix_lengths is None else int(prefix_lengths[document.row])
+        if not self.cached.config.frame_windows:
+            return dataclasses.replace(document, head=prefix)
+        if document.length <= self.cached.config.window:
+            return document
+        tokens = ids[document.start : document.start + document.length].tolist()
+        frame = _find_frame(self.cached.family.frames, tokens, self.config, row=document.row)
+        return dataclasses.replace(document, head=len(frame.head) + prefix, tail=len(frame.tail))
+
+    def _to_device(
+        self, piece: Pass, ids: Tensor, global_mask: Tensor | None, *, device: torch.device
+    ) -> EncoderPass:
+        inputs = {"input_ids": piece.gather(ids, self.config.pad_token_id)}
+        if not piece.full:
+            inputs["attention_mask"] = (piece.tokens >= 0).long()
+        if self.cached.family.global_attention is not None:
+            given = torch.zeros_like(ids) if global_mask is None else global_mask
+            inputs["global_attention_mask"] = self.cached.family.global_attention(piece.gather(given, 0))
+        inputs = {name: _move(value, device) for name, value in inputs.items()}
+        return EncoderPass(piece.index, inputs, _move(piece.slots, device), _move(piece.rows, device))
+
+    def _encode(self, piece: EncoderPass, *, training: bool) -> Tensor:
+        """Kept states [K, D] of one pass, by the encoder's own forward."""
+        if self.training != training:
+            raise RuntimeError("cached_ds: model.train() or model.eval() was called between forward and backward")
+        self.cached.encoder_forwards += 1
+        output = super().forward(**piece.inputs, output_attentions=False, output_hidden_states=False, return_dict=True)
+        return output.last_hidden_state.flatten(0, 1)[piece.slots]
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickle and deepcopy by the base class: the swapped class is made anew where it is loaded."""
+        return _blank, (base_class(self),), self.__getstate__()
+
+
+@functools.cache
+def windowed_class(base: type[nn.Module]) -> type[Windowed]:
+    """The windowed subclass of an encoder class; one per class, since engines compare classes."""
+    return type(f"Windowed{base.__name__}", (Windowed, base), {"__doc__": f"{base.__name__} over whole documents."})
+
+
+def base_class(encoder: Windowed) -> type[nn.Module]:
+    """The encoder class that `windowed_class` was given."""
+    order = type(encoder).__mro__
+    return order[order.index(Windowed) + 1]
+
+
+def _blank(base: type[nn.Module]) -> Windowed:
+    cls = windowed_class(base)
+    return cls.__new__(cls)
+
+
+def _check_inputs(
+    family: Family, ids: Tensor | None, mask: Tensor | None, global_mask: Tensor | None, others: dict[str, Any]
+) -> Tensor:
+    unknown = sorted(name for name, value in others.items() if value is not None and value is not False)
+    if ids is None or unknown:
+        raise ValueError(f"a windowed encoder takes input_ids [B, L] and no {', '.join(unknown) or 'inputs_embeds'}")
+    if ids.dim() != 2 or (mask is not None and mask.shape != ids.shape):
+        shape = None if mask is None else tuple(mask.shape)
+        raise ValueError(f"input_ids {tuple(ids.shape)} and attention_mask {shape} must both be [B, L]")
+    if global_mask is not None and family.global_attention is None:
+        raise ValueError("global_attention_mask: this encoder has no global attention; only LED's has")
+    return ids
+
+
+def _find_frame(frames: Sequence[Frame], tokens: list[int], config: Any, *, row: int) -> Frame:
+    for frame in frames:
+        if frame.fits(tokens, config):
+            return frame
+    raise ValueError(
+        f"document {row} has {len(tokens)} tokens but not the special tokens that frame_windows=True repeats in every window"
+        f" ({' or '.join(map(str, frames))}); tokenize with add_special_tokens=True, or set frame_windows=False"
+    )
+
+
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    """To the device without waiting for it: from pinned memory where there is a device to wait for."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -1,0 +1,153 @@
+"""Windows: how whole documents are cut, and how the states of the windows become the states of the documents.
+
+Pure functions on the host: no model, no torch.distributed. A document `<s> content </s>` is cut into overlapping or
+touching slices of its content; every window repeats the document's frame (its head: BOS and prefix; its tail: EOS):
+
+    document   <s> P P | a b c d e f g h i j | </s>          window = 8, overlap = 1
+    window 0   <s> P P   a b c d               </s>          keeps <s> P P a b c
+    window 1   <s> P P       c d e f           </s>          keeps         d e
+    ...                                                      the last window keeps </s>
+
+So the kept states line up one to one with the tokens that came in, and the caller's attention mask stays valid.
+
+Shapes: B documents, L padded source length, N windows of one pass, w window length, K kept states of one pass.
+Source: CachED (arXiv 2501.01805) section 3 for the frames; SLED (TACL 2023) for context on both sides of a slice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Document:
+    """One row of a padded batch: where its tokens lie in the flattened batch [B * L]."""
+
+    row: int
+    start: int
+    length: int
+    head: int = 0
+    tail: int = 0
+
+
+@dataclass(frozen=True)
+class Window:
+    """Positions in the flattened batch that one window reads, and the slots [first, last) whose states it keeps."""
+
+    head: range
+    body: range
+    tail: range
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return len(self.head) + len(self.body) + len(self.tail)
+
+    def positions(self) -> list[int]:
+        """Positions in the flattened batch, one per slot of the window."""
+        return [*self.head, *self.body, *self.tail]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Some windows that the encoder reads in one call.
+
+    Attributes:
+        index: number of the first window among all windows of the batch; it names the random stream.
+        tokens: [N, w] positions in the flattened batch; a slot beyond the end of its window holds -1.
+        slots: [K] which of the N * w states are kept.
+        rows: [K] where they go in the flattened batch.
+    """
+
+    index: int
+    tokens: Tensor
+    slots: Tensor
+    rows: Tensor
+
+    @property
+    def full(self) -> bool:
+        """Whether every slot holds a token: no mask is needed."""
+        return bool((self.tokens >= 0).all())
+
+    def gather(self, values: Tensor, fill: int) -> Tensor:
+        """Values [B, L] of the batch on the host as [N, w]; empty slots get `fill`."""
+        return values.reshape(-1)[self.tokens].masked_fill(self.tokens < 0, fill)
+
+
+def find_documents(attention_mask: Tensor) -> list[Document]:
+    """Documents of a batch padded on the left or on the right; `attention_mask` is [B, L] on the host.
+
+    Raises:
+        ValueError: a row has no token, or holes between its tokens.
+    """
+    length = attention_mask.shape[1]
+    real = attention_mask != 0
+    documents = []
+    for row, mask in enumerate(real):
+        at = mask.nonzero().flatten()
+        if len(at) == 0:
+            raise ValueError(f"attention_mask: document {row} has no tokens; remove empty documents from the batch")
+        first, last = int(at[0]), int(at[-1])
+        if last - first + 1 != len(at):
+            raise ValueError(
+                f"attention_mask: document {row} has {last - first + 1 - len(at)} holes between its tokens; "
+                "padding is allowed on the left or on the right only"
+            )
+        documents.append(Document(row=row, start=row * length + first, length=len(at)))
+    return documents
+
+
+def cut(document: Document, *, window: int, overlap: int) -> list[Window]:
+    """Cut one document into windows of at most `window` tokens with `overlap` tokens of context on each side.
+
+    Raises:
+        ValueError: head, tail and context leave no room for content.
+    """
+    begin, end = document.start, document.start + document.length
+    if document.length <= window:
+        return [Window(range(0), range(begin, end), range(0), 0, document.length)]
+    head, tail = range(begin, begin + document.head), range(end - document.tail, end)
+    content = range(head.stop, tail.start)
+    room = window - len(head) - len(tail)
+    step = room - 2 * overlap
+    if step < 1:
+        raise ValueError(
+            f"window={window} leaves no room for document {document.row}: {len(head)} tokens of head (prefix included),"
+            f" {len(tail)} of tail and 2 x overlap={overlap}; use a larger window, or a shorter prefix or overlap"
+        )
+    starts = range(0, max(len(content) - room, 0) + step, step)
+    return [_slice(head, content[at : at + room], tail, content, overlap) for at in starts]
+
+
+def _slice(head: range, body: range, tail: range, content: range, overlap: int) -> Window:
+    """One window of a long document; the first keeps the head, the last the tail, context is dropped."""
+    is_first, is_last = body.start == content.start, body.stop == content.stop
+    first = 0 if is_first else len(head) + overlap
+    last = len(head) + len(body) + (len(tail) if is_last else -overlap)
+    return Window(head, body, tail, first, last)
+
+
+def make_passes(windows: Sequence[Window], *, windows_per_pass: int, multiple: int = 1) -> Iterator[Pass]:
+    """Group windows into passes, the longest first, so that full windows need no padding and no mask.
+
+    Passes are as wide as their longest window, rounded up to a `multiple`.
+    """
+    order = sorted(range(len(windows)), key=lambda number: -len(windows[number]))
+    for begin in range(0, len(order), windows_per_pass):
+        numbers = order[begin : begin + windows_per_pass]
+        width = math.ceil(len(windows[numbers[0]]) / multiple) * multiple
+        yield _make_pass(numbers[0], [windows[number] for number in numbers], width)
+
+
+def _make_pass(index: int, windows: Sequence[Window], width: int) -> Pass:
+    tokens = torch.full((len(windows), width), -1)
+    kept = torch.zeros(len(windows), width, dtype=torch.bool)
+    for number, window in enumerate(windows):
+        tokens[number, : len(window)] = torch.tensor(window.positions())
+        kept[number, window.first : window.last] = True
+    return Pass(index=index, tokens=tokens, slots=kept.flatten().nonzero().flatten(), rows=tokens[kept])

@@ -1,0 +1,74 @@
+"""DeepSpeed ZeRO: attach and `deepspeed.initialize` in one call.
+
+Vanilla `deepspeed.initialize` on an attached model is just as good: the windowed encoder class carries ZeRO-3's leaf
+mark, so its parameters are gathered once in forward and once in backward, and reduced once. This module adds what
+DeepSpeed does not do by itself: it refuses keys that DeepSpeed would silently ignore, and fills in the 'auto' values that
+ds_configs/ leaves to transformers' Trainer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.utils import z3_leaf_module
+from torch import nn
+
+from cached_ds import ds_config
+from cached_ds.attach import attach, is_attached, windowed_encoder
+from cached_ds.config import CachedConfig
+
+
+def initialize(
+    *, model: nn.Module, config: str | Path | dict[str, Any], cached: CachedConfig | None = None, **arguments: Any
+) -> tuple[Any, ...]:
+    """Attach `model` if it is not attached, then call `deepspeed.initialize`; returns what that returns.
+
+    Args:
+        model: a Hugging Face encoder-decoder, attached or not.
+        config: a DeepSpeed config, or the path of one; for 'auto' values see `fill_auto`.
+        cached: how to cut and replay; None: the defaults, or the attached model's.
+        **arguments: other arguments of `deepspeed.initialize` (optimizer, model_parameters, lr_scheduler, ...).
+
+    Raises:
+        ValueError: unknown keys in the DeepSpeed config; what `attach` refuses; `cached` for an attached model.
+    """
+    settings = ds_config.load(config) if isinstance(config, str | Path) else config
+    ds_config.check_keys(settings, source=str(config) if isinstance(config, str | Path) else "config")
+    if not is_attached(model):
+        attach(model, cached or CachedConfig())
+    elif cached is not None:
+        raise ValueError("the model is attached already: leave `cached` out, or detach it first")
+    assert z3_leaf_module(windowed_encoder(model)), "DeepSpeed no longer reads the leaf mark of the class"
+    arguments.setdefault("model_parameters", [p for p in model.parameters() if p.requires_grad])
+    return deepspeed.initialize(model=model, config=fill_auto(settings, model), **arguments)
+
+
+def fill_auto(config: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """A copy of `config` without 'auto': one document per rank and step, clipping at 1.0, the model's own precision.
+
+    Any other 'auto' is left out, so DeepSpeed's default holds. Give values in the config to choose others.
+    """
+    dtype = next(model.parameters()).dtype
+    values = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 1.0,
+        "bf16.enabled": dtype == torch.bfloat16,
+        "fp16.enabled": dtype == torch.float16,
+    }
+    return _fill(config, values, "")
+
+
+def _fill(section: dict[str, Any], values: dict[str, Any], path: str) -> dict[str, Any]:
+    filled = {}
+    for key, value in section.items():
+        if isinstance(value, dict):
+            filled[key] = _fill(value, values, f"{path}{key}.")
+        elif value != "auto":
+            filled[key] = value
+        elif path + key in values:
+            filled[key] = values[path + key]
+    return filled

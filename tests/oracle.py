@@ -1,0 +1,86 @@
+"""The oracle: full backpropagation through the whole document, sharing no code with cached_ds.
+
+It encodes every window of every document with a graph, glues the kept states together and lets the decoder attend to
+all of them: the definition of what cached_ds must compute, in memory that grows with the document. Everything is spelled
+out anew from the rules the package documents: how windows are cut, and that the pass whose first window has number i runs
+with the generator seeded with S + i, S being one draw of the caller's generator.
+"""
+
+from __future__ import annotations
+
+import torch
+
+FRAMES = {"bart": (1, 1), "led": (1, 1), "pegasus": (0, 1), "t5": (0, 1), "mt5": (0, 1), "mbart": (0, 2)}
+
+
+def windows_of_document(tokens, *, window, head, tail, overlap=0):
+    """[(indices of the tokens a window reads, indices of the tokens whose states it keeps)] of one document."""
+    if len(tokens) <= window:
+        return [(list(tokens), list(tokens))]
+    front, content, back = tokens[:head], tokens[head : len(tokens) - tail], tokens[len(tokens) - tail :]
+    room, out, at = window - head - tail, [], 0
+    while True:
+        piece = content[at : at + room]
+        begins, ends = at == 0, at + room >= len(content)
+        keep = (front if begins else []) + piece[
+            0 if begins else overlap : len(piece) if ends else len(piece) - overlap
+        ]
+        out.append((front + piece + back, keep + (back if ends else [])))
+        if ends:
+            return out
+        at += room - 2 * overlap
+
+
+def windows_of_batch(mask, *, window, head, tail, overlap=0, prefix=None):
+    """The windows of all rows, in order: (row, token indices read, token indices kept)."""
+    out = []
+    for row in range(mask.shape[0]):
+        tokens = mask[row].nonzero().flatten().tolist()
+        repeated = head + (0 if prefix is None else int(prefix[row]))
+        pieces = windows_of_document(tokens, window=window, head=repeated, tail=tail, overlap=overlap)
+        out += [(row, read, kept) for read, kept in pieces]
+    return out
+
+
+def encode_group(model, ids, group, stream):
+    """States of the windows of one pass, encoded together, padded on the right."""
+    width = max(len(read) for _, read, _ in group)
+    batch = torch.full((len(group), width), model.config.pad_token_id)
+    mask = torch.zeros(len(group), width, dtype=torch.long)
+    for number, (row, read, _) in enumerate(group):
+        batch[number, : len(read)] = ids[row, read]
+        mask[number, : len(read)] = 1
+    extra = {}
+    if model.config.model_type == "led":
+        extra["global_attention_mask"] = torch.zeros_like(batch).index_fill_(1, torch.tensor([0]), 1)
+    if stream is None:
+        return model.get_encoder()(input_ids=batch, attention_mask=mask, **extra).last_hidden_state
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream)
+        return model.get_encoder()(input_ids=batch, attention_mask=mask, **extra).last_hidden_state
+
+
+def encode(model, ids, mask, *, window, overlap=0, framed=True, per_pass=1, prefix=None, random=False):
+    """States [B, L, D] of whole documents, with the graph of all windows."""
+    head, tail = FRAMES[model.config.model_type] if framed else (0, 0)
+    windows = windows_of_batch(mask, window=window, head=head, tail=tail, overlap=overlap, prefix=prefix)
+    order = sorted(range(len(windows)), key=lambda number: len(windows[number][1]), reverse=True)
+    seed = int(torch.randint(2**62, ())) if random else None
+    states = {}
+    for begin in range(0, len(order), per_pass):
+        numbers = order[begin : begin + per_pass]
+        group = [windows[number] for number in numbers]
+        hidden = encode_group(model, ids, group, seed + numbers[0] if random else None)
+        for slot, (row, read, kept) in enumerate(group):
+            states.update({(row, token): hidden[slot, read.index(token)] for token in kept})
+    zero = torch.zeros_like(next(iter(states.values())))
+    rows = [torch.stack([states.get((row, at), zero) for at in range(ids.shape[1])]) for row in range(ids.shape[0])]
+    return torch.stack(rows)
+
+
+def loss(model, batch, **options):
+    """The loss of a batch, with the graph of the whole documents."""
+    batch = dict(batch)
+    ids, mask, prefix = batch.pop("input_ids"), batch.pop("attention_mask"), batch.pop("prefix_lengths", None)
+    hidden = encode(model, ids, mask, prefix=prefix, **options)
+    return model(encoder_outputs=(hidden,), attention_mask=mask, **batch).loss

@@ -1,0 +1,108 @@
+"""Ranks: ordinary pytest functions that run on two gloo processes, with a timeout that ends them.
+
+One pool of processes serves the whole session, since importing torch, transformers and DeepSpeed takes longer than most
+tests. `run(function, **arguments)` calls a module-level function on every rank and returns the list of its results. A
+failure on one rank, or a rank that does not answer in time, ends all of them and fails the test; the next test gets a
+new pool.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import traceback
+from multiprocessing import connection, get_context
+from pathlib import Path
+
+import torch.distributed as dist
+
+WORLD = 2
+
+
+class RankError(AssertionError):
+    """A rank failed or did not answer in time."""
+
+
+def _serve(rank, world, store, pipe):
+    """A rank's life: join the group, answer requests until told to stop."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "LOCAL_SIZE": str(world), "DS_ACCELERATOR": "cpu"}
+    import torch
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    while (request := pipe.recv()) is not None:
+        function, arguments = request
+        try:
+            pipe.send(("ok", function(**arguments)))
+        except BaseException:
+            pipe.send(("failed", traceback.format_exc()))
+            raise
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+class Ranks:
+    """The pool; started when it is first needed."""
+
+    def __init__(self, world=WORLD):
+        self.world, self.processes, self.pipes = world, [], []
+
+    def _start(self):
+        context, store = get_context("spawn"), Path(tempfile.mkdtemp()) / "store"
+        for rank in range(self.world):
+            here, there = context.Pipe()
+            process = context.Process(target=_serve, args=(rank, self.world, store, there), daemon=True)
+            process.start()
+            self.processes.append(process)
+            self.pipes.append(here)
+
+    def run(self, function, *, timeout=100, **arguments):
+        """Results of `function(**arguments)` on every rank."""
+        if not self.processes:
+            self._start()
+        for pipe in self.pipes:
+            pipe.send((function, arguments))
+        try:
+            return self._collect(time.monotonic() + timeout)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _collect(self, deadline):
+        results = {}
+        while len(results) < self.world:
+            waiting = [pipe for rank, pipe in enumerate(self.pipes) if rank not in results]
+            ready = connection.wait(waiting, timeout=max(0, deadline - time.monotonic()))
+            if not ready:
+                raise RankError(f"ranks {sorted(set(range(self.world)) - set(results))} did not answer in time")
+            for pipe in ready:
+                rank = self.pipes.index(pipe)
+                results[rank] = self._answer(rank, pipe)
+        return [results[rank] for rank in range(self.world)]
+
+    def _answer(self, rank, pipe):
+        try:
+            kind, value = pipe.recv()
+        except EOFError:
+            self.processes[rank].join(5)
+            raise RankError(f"rank {rank} died with exit code {self.processes[rank].exitcode}") from None
+        if kind == "failed":
+            raise RankError(f"rank {rank}:\n{value}")
+        return value
+
+    def kill(self):
+        """End all ranks at once."""
+        for process in self.processes:
+            process.kill()
+            process.join()
+        self.processes, self.pipes = [], []
+
+    def stop(self):
+        """End all ranks in order."""
+        for pipe in self.pipes:
+            pipe.send(None)
+        for process in self.processes:
+            process.join(20)
+        self.kill()
