@@ -1,0 +1,123 @@
+"""The command line flags that say which documents to train on: the names of transformers' `run_summarization.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FILE_EXTENSIONS = (".json", ".jsonl", ".csv", ".parquet")
+FILE_FIELDS = {"train": "train_file", "validation": "validation_file", "test": "test_file"}
+SAMPLE_FIELDS = {"train": "max_train_samples", "validation": "max_eval_samples", "test": "max_predict_samples"}
+_COUNTS = (
+    "max_source_length",
+    "max_target_length",
+    "val_max_target_length",
+    "max_train_samples",
+    "max_eval_samples",
+    "max_predict_samples",
+    "preprocessing_num_workers",
+    "pad_to_multiple_of",
+)
+
+
+def _flag(description: str, *, default: Any = None) -> Any:
+    return field(default=default, metadata={"help": description})
+
+
+@dataclass(kw_only=True)
+class DataArguments:
+    """Where documents and summaries come from and how they are cut into tokens (for `HfArgumentParser`)."""
+
+    dataset_name: str | None = _flag(
+        "A data set on the Hugging Face hub, or one of the embedded ones that need no download: pysource, keyfacts."
+    )
+    dataset_config_name: str | None = _flag(
+        "The configuration of the data set. pysource: 'all' or 'stdlib'. keyfacts: 'length=2048,num_facts=8', ..."
+    )
+    train_file: str | None = _flag("Training documents: a JSON Lines (.json, .jsonl), CSV or Parquet file.")
+    validation_file: str | None = _flag("Validation documents: a JSON Lines (.json, .jsonl), CSV or Parquet file.")
+    test_file: str | None = _flag("Test documents: a JSON Lines (.json, .jsonl), CSV or Parquet file.")
+    text_column: str | None = _flag("The column with the documents. Default: the first column.")
+    summary_column: str | None = _flag("The column with the summaries. Default: the second column.")
+    source_prefix: str | None = _flag("A prefix for every document, repeated in front of every window.")
+    prefix_column: str | None = _flag("The column with each document's own prefix, such as the query of QMSum.")
+    max_source_length: int | None = _flag(
+        "Cut documents to this many tokens, special tokens included. Default: documents are never cut."
+    )
+    max_target_length: int = _flag("Cut summaries to this many tokens, special tokens included.", default=128)
+    val_max_target_length: int | None = _flag("The same for validation and test summaries. Default: max_target_length.")
+    max_train_samples: int | None = _flag("Train on the first documents only, this many.")
+    max_eval_samples: int | None = _flag("Evaluate on the first documents only, this many.")
+    max_predict_samples: int | None = _flag("Predict for the first documents only, this many.")
+    preprocessing_num_workers: int | None = _flag("Number of processes that tokenize. Default: the process itself.")
+    overwrite_cache: bool = _flag("Tokenize again even if the tokens are in the cache.", default=False)
+    pad_to_multiple_of: int | None = _flag("Pad batches of documents to a multiple of this many tokens.")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work before anything is read."""
+        self._check_source()
+        for name in FILE_FIELDS.values():
+            _check_file(name, getattr(self, name))
+        self._check_columns()
+        for name in _COUNTS:
+            _check_count(name, getattr(self, name))
+
+    def files(self) -> dict[str, Path]:
+        """The local files that were given, by split."""
+        given = {split: getattr(self, name) for split, name in FILE_FIELDS.items()}
+        return {split: Path(path) for split, path in given.items() if path is not None}
+
+    def max_samples(self, split: str) -> int | None:
+        """The number of documents that a split is cut to, or None for all of them."""
+        samples: int | None = getattr(self, SAMPLE_FIELDS[split])
+        return samples
+
+    def target_length(self, split: str) -> int:
+        """The number of tokens that a split's summaries are cut to."""
+        if split == "train" or self.val_max_target_length is None:
+            return self.max_target_length
+        return self.val_max_target_length
+
+    def _check_source(self) -> None:
+        given = [name for name in FILE_FIELDS.values() if getattr(self, name) is not None]
+        if self.dataset_name is None and not given:
+            raise ValueError(
+                "dataset_name, train_file, validation_file and test_file are all missing: "
+                "name a data set or give at least one file"
+            )
+        if self.dataset_name is not None and given:
+            raise ValueError(
+                f"dataset_name={self.dataset_name!r} together with {given[0]}={getattr(self, given[0])!r}: "
+                "documents come either from a data set or from files, not from both"
+            )
+        if self.dataset_name is None and self.dataset_config_name is not None:
+            raise ValueError(
+                f"dataset_config_name={self.dataset_config_name!r} without dataset_name: files have no configuration"
+            )
+
+    def _check_columns(self) -> None:
+        if self.source_prefix is not None and self.prefix_column is not None:
+            raise ValueError(
+                f"source_prefix={self.source_prefix!r} together with prefix_column={self.prefix_column!r}: "
+                "a document has one prefix, give one of the two"
+            )
+        if self.text_column is not None and self.text_column == self.summary_column:
+            raise ValueError(
+                f"summary_column={self.summary_column!r} is the text_column too: documents and summaries need a "
+                "column each"
+            )
+
+
+def _check_file(name: str, value: str | None) -> None:
+    if value is None:
+        return
+    if not Path(value).is_file():
+        raise ValueError(f"{name}={value!r}: there is no such file")
+    if Path(value).suffix not in FILE_EXTENSIONS:
+        raise ValueError(f"{name}={value!r}: the extension must be one of {', '.join(FILE_EXTENSIONS)}")
+
+
+def _check_count(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ValueError(f"{name}={value}: must be at least 1")
