@@ -1,0 +1,94 @@
+"""Data sets of the hub are brought into one shape; the download itself is replaced, because tests have no network."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from datasets import Dataset, DatasetDict
+
+from cached_ds.data import DataArguments, load_splits
+from cached_ds.data import hub as hub_module
+from cached_ds.data.hub import HUB_LAYOUTS, unpack_query
+
+
+class Hub:
+    """Stands in for `datasets.load_dataset`: gives the rows and remembers what was asked for."""
+
+    def __init__(self, rows: list[dict[str, Any]] | Exception, splits: tuple[str, ...] = ("train",)) -> None:
+        self.rows, self.splits, self.asked = rows, splits, {}
+
+    def __call__(self, path: str, **place: Any) -> DatasetDict:
+        self.asked = {"path": path, **place}
+        if isinstance(self.rows, Exception):
+            raise self.rows
+        return DatasetDict({split: Dataset.from_list(self.rows) for split in self.splits})
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch):
+    def replace(rows: list[dict[str, Any]] | Exception, *splits: str) -> Hub:
+        hub = Hub(rows, splits or ("train",))
+        monkeypatch.setattr(hub_module, "load_dataset", hub)
+        return hub
+
+    return replace
+
+
+@pytest.mark.parametrize("name", sorted(HUB_LAYOUTS))
+def test_known_layouts_need_no_column_flags(serve: Any, name: str) -> None:
+    columns = HUB_LAYOUTS[name].columns
+    serve([{"id": 1, columns.summary: "gist", columns.text: "<s> why?</s> document"}])
+    (row,) = load_splits(DataArguments(dataset_name=name))["train"]
+    assert row["summary"] == "gist" and row["text"].endswith("document")
+
+
+def test_unknown_layout_takes_the_first_two_columns(serve: Any) -> None:
+    hub = serve([{"a": "x", "b": "y", "c": "z"}], "train", "dev", "test")
+    splits = load_splits(DataArguments(dataset_name="some/set", dataset_config_name="v1", prefix_column="c"))
+    assert hub.asked == {"path": "some/set", "name": "v1"}
+    assert list(splits) == ["train", "test"]
+    assert splits["test"].to_list() == [{"text": "x", "summary": "y", "prefix": "z"}]
+
+
+def test_scripts_are_read_from_the_parquet_export(serve: Any) -> None:
+    hub = serve([{"Transcript": ["a: hi", "b: ho"], "Recap": ["They met."]}])
+    splits = load_splits(DataArguments(dataset_name="YuanPJ/summ_screen", dataset_config_name="fd"))
+    assert hub.asked == {"path": "YuanPJ/summ_screen", "data_dir": "fd", "revision": "refs/convert/parquet"}
+    assert splits["train"].to_list() == [{"text": "a: hi\nb: ho", "summary": "They met."}]
+
+
+def test_qmsum_queries_become_prefixes(serve: Any) -> None:
+    serve([{"src": "<s> What was decided?</s> A: hello", "tgt": "Nothing."}])
+    (row,) = load_splits(DataArguments(dataset_name="rohitsaxena/qmsum"))["train"]
+    assert row == {"text": "A: hello", "summary": "Nothing.", "prefix": "What was decided?"}
+    with pytest.raises(ValueError, match=r"expected '<s> query</s> document', found 'no query'"):
+        unpack_query("no query")
+
+
+def test_rows_without_a_summary_are_left_out_and_counted(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    serve([{"text": "a", "summary": "b"}, {"text": "c", "summary": None}, {"text": " ", "summary": "d"}])
+    with caplog.at_level(logging.WARNING):
+        assert len(load_splits(DataArguments(dataset_name="some/set"))["train"]) == 1
+    assert "some/set, train: left out 2 rows" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("flags", "splits", "message"),
+    [
+        ({"text_column": "body"}, ("train",), r"some/set, train: no column 'body' for the text; the columns are a, b"),
+        ({}, ("dev",), r"some/set: none of the splits train, validation, test; the splits are dev"),
+    ],
+)
+def test_refused(serve: Any, flags: dict[str, Any], splits: tuple[str, ...], message: str) -> None:
+    serve([{"a": "x", "b": "y"}], *splits)
+    with pytest.raises(ValueError, match=message):
+        load_splits(DataArguments(dataset_name="some/set", **flags))
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no network"), FileNotFoundError("no set"), RuntimeError("script")])
+def test_failed_download_says_what_needs_none(serve: Any, error: Exception) -> None:
+    serve(error)
+    with pytest.raises(ValueError, match=rf"dataset_name='some/set': {error}. The embedded data sets pysource and"):
+        load_splits(DataArguments(dataset_name="some/set"))
