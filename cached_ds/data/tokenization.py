@@ -1,0 +1,151 @@
+"""From text to token ids, once: whole documents, cached as Arrow, never cut unless the flags say so.
+
+A document becomes `head prefix content tail`, where head and tail are the tokenizer's own special tokens (`<s>` and
+`</s>` for BART). Prefix and content are tokenized apart, so that the prefix's tokens can be repeated in front of every
+window. Text that merely looks like a special token (`</s>` in a source file) is tokenized as the characters it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset, DatasetDict, Features, List, Value
+from transformers import PreTrainedTokenizerBase
+
+from .arguments import DataArguments
+
+_BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """The special tokens that a tokenizer puts around a text."""
+
+    head: list[int]
+    tail: list[int]
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, *, target: bool = False) -> Frame:
+        """Find the frame by tokenizing one letter as a document or, with `target`, as a summary."""
+        role = "text_target" if target else "text"
+        probe = tokenizer(**{role: "a"}, return_special_tokens_mask=True)
+        ids, special = probe["input_ids"], probe["special_tokens_mask"]
+        first, last = special.index(0), len(special) - special[::-1].index(0)
+        return cls(head=ids[:first], tail=ids[last:])
+
+    @property
+    def size(self) -> int:
+        """The number of special tokens."""
+        return len(self.head) + len(self.tail)
+
+    def around(self, content: list[int], *, prefix: Sequence[int] = (), max_length: int | None = None) -> list[int]:
+        """Put head, prefix and tail around the content, whose end is cut if all would be longer than `max_length`."""
+        if max_length is not None:
+            room = max_length - self.size - len(prefix)
+            if room < 1:
+                raise ValueError(
+                    f"max_source_length={max_length}: no room for the document behind a prefix of {len(prefix)} tokens "
+                    f"and {self.size} special tokens"
+                )
+            content = content[:room]
+        return [*self.head, *prefix, *content, *self.tail]
+
+
+def tokenize_splits(
+    splits: DatasetDict, *, tokenizer: PreTrainedTokenizerBase, arguments: DataArguments
+) -> DatasetDict:
+    """Tokenize every split into the columns `input_ids`, `labels`, `length` and, with prefixes, `prefix_length`.
+
+    Args:
+        splits: splits with the columns text, summary and perhaps prefix, as `load_splits` returns them.
+        tokenizer: the model's tokenizer.
+        arguments: lengths, prefix, number of processes and whether to use the cache.
+    """
+    _check_room(tokenizer, arguments)
+    return DatasetDict({split: _tokenize_split(rows, split, tokenizer, arguments) for split, rows in splits.items()})
+
+
+def _check_room(tokenizer: PreTrainedTokenizerBase, arguments: DataArguments) -> None:
+    """Refuse lengths that special tokens and the common prefix use up, before anything is tokenized."""
+    prefix = 0 if arguments.source_prefix is None else len(_ids(tokenizer, [arguments.source_prefix])[0])
+    target = Frame.of(tokenizer, target=True).size
+    taken = {
+        "max_source_length": Frame.of(tokenizer).size + prefix,
+        "max_target_length": target,
+        "val_max_target_length": target,
+    }
+    for name, tokens in taken.items():
+        length = getattr(arguments, name)
+        if length is not None and length <= tokens:
+            raise ValueError(f"{name}={length}: must be more than {tokens}, which special tokens and prefix take")
+
+
+def _tokenize_split(rows: Any, split: str, tokenizer: PreTrainedTokenizerBase, arguments: DataArguments) -> Dataset:
+    has_prefix = arguments.source_prefix is not None or "prefix" in rows.column_names
+    workers = min(arguments.preprocessing_num_workers or 1, len(rows))
+    return rows.map(
+        _tokenize_batch,
+        batched=True,
+        batch_size=_BATCH,
+        writer_batch_size=_BATCH,
+        remove_columns=rows.column_names,
+        features=_features(has_prefix),
+        num_proc=workers if workers > 1 else None,
+        load_from_cache_file=not arguments.overwrite_cache,
+        fn_kwargs={
+            "tokenizer": tokenizer,
+            "source_prefix": arguments.source_prefix,
+            "max_source_length": arguments.max_source_length,
+            "max_target_length": arguments.target_length(split),
+        },
+        desc=f"Tokenizing {split}",
+    )
+
+
+def _features(has_prefix: bool) -> Features:
+    columns = {"input_ids": List(Value("int32")), "labels": List(Value("int32")), "length": Value("int64")}
+    return Features(columns | ({"prefix_length": Value("int64")} if has_prefix else {}))
+
+
+def _tokenize_batch(
+    batch: dict[str, list[str]],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    source_prefix: str | None,
+    max_source_length: int | None,
+    max_target_length: int,
+) -> dict[str, list[Any]]:
+    contents = _ids(tokenizer, batch["text"])
+    prefixes = _prefixes(batch, tokenizer, source_prefix)
+    source, target = Frame.of(tokenizer), Frame.of(tokenizer, target=True)
+    documents = [
+        source.around(content, prefix=prefix, max_length=max_source_length)
+        for content, prefix in zip(contents, prefixes or [[]] * len(contents), strict=True)
+    ]
+    summaries = _ids(tokenizer, batch["summary"], target=True)
+    columns: dict[str, list[Any]] = {
+        "input_ids": documents,
+        "labels": [target.around(summary, max_length=max_target_length) for summary in summaries],
+        "length": [len(document) for document in documents],
+    }
+    if prefixes is not None:
+        columns["prefix_length"] = [len(prefix) for prefix in prefixes]
+    return columns
+
+
+def _prefixes(
+    batch: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase, source_prefix: str | None
+) -> list[list[int]] | None:
+    if source_prefix is not None:
+        return _ids(tokenizer, [source_prefix]) * len(batch["text"])
+    return _ids(tokenizer, batch["prefix"]) if "prefix" in batch else None
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, target: bool = False) -> list[list[int]]:
+    """Token ids without special tokens; not `verbose`, which would warn of a length that windows do not mind."""
+    role = "text_target" if target else "text"
+    encoded = tokenizer(**{role: texts}, add_special_tokens=False, split_special_tokens=True, verbose=False)
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
