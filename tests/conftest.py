@@ -1,15 +1,45 @@
-"""Shared pytest set-up: tests marked `gpu` are skipped where torch sees no CUDA device."""
+"""Shared pytest set-up: tests marked `gpu` need a CUDA device; pools of ranks serve the whole session."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from ranks import Ranks
+
+BUILD_SECONDS = 300  # DeepSpeed compiles its shared-memory op once per machine: 45 s on two idle cores
+BUILD = "from deepspeed.ops.op_builder import ShareMemCommBuilder; ShareMemCommBuilder().load()"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "zero_ranks" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(BUILD_SECONDS + 120))
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device")
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def ranks():
+    """Two gloo processes; started by the first test that runs something on them, ended with the session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # DeepSpeed looks for ninja there
+        pool = Ranks()
+        yield pool
+        pool.stop()
+
+
+@pytest.fixture(scope="session")
+def zero_ranks(ranks):
+    """The same pool, once DeepSpeed's shared-memory op is built."""
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
+    subprocess.run([sys.executable, "-c", BUILD], check=True, timeout=BUILD_SECONDS, env=environment)
+    return ranks
