@@ -8,11 +8,19 @@ backward; the encoder's unit ignores it.
 
 from __future__ import annotations
 
+import os
 from typing import Any, TypeVar
 
+from accelerate import Accelerator, DistributedType
+from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import (
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 
 from cached_ds.attach import inner_model, windowed_encoder
 
@@ -47,7 +55,61 @@ def shard(
         fully_shard(layer, **options)
     fully_shard(encoder, ignored_params=shared_parameters(model, encoder), **options)
     fully_shard(model, **options)
+    if hasattr(model, "generate"):
+        register_fsdp_forward_method(model, "generate")  # it calls the encoder by itself: the root must be gathered too
     return model
+
+
+def shard_for_accelerate(model: nn.Module, accelerator: Accelerator) -> None:
+    """Shard as accelerate's FSDP settings say; accelerate then takes the model as it is.
+
+    accelerate's own wrapping refuses tied embeddings ("Parameter 'model.shared.weight' is shared ...").
+
+    Raises:
+        ValueError: settings that this project cannot honour; the message names the field.
+    """
+    plugin = accelerator.state.fsdp_plugin
+    check_plugin(plugin)
+    mesh = getattr(accelerator, "torch_device_mesh", None)
+    shard(
+        model,
+        mesh=None if mesh is None else mesh[tuple(accelerator.parallelism_config.fsdp_dim_names)],
+        mp_policy=plugin.mixed_precision_policy,
+        offload_policy=plugin.cpu_offload or None,
+        reshard_after_forward=plugin.reshard_after_forward,
+    )
+
+
+def check_plugin(plugin: FullyShardedDataParallelPlugin) -> None:
+    """Refuse accelerate's FSDP settings that would not train an attached model rightly.
+
+    Raises:
+        ValueError: FSDP1, or weights loaded on rank 0 only.
+    """
+    if plugin.fsdp_version != 2:
+        raise ValueError(
+            f"fsdp_version={plugin.fsdp_version}: FSDP1 is not supported, it gathers the encoder once per window; set "
+            "fsdp_version: 2 in the accelerate config (see ds_configs/fsdp.yaml)"
+        )
+    if plugin.cpu_ram_efficient_loading:
+        raise ValueError(
+            "fsdp_cpu_ram_efficient_loading=true loads the weights on rank 0 only, before the model is sharded; set it to "
+            "false in the accelerate config (see ds_configs/fsdp.yaml)"
+        )
+
+
+def is_requested(plugin_arguments: dict[str, Any] | None) -> bool:
+    """Whether `accelerate launch` or the Trainer's `--fsdp` asks for FSDP."""
+    return plugin_arguments is not None or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def enable_on_cpu(accelerator: Accelerator, plugin_arguments: dict[str, Any] | None) -> None:
+    """Turn FSDP on in accelerate's state where it ignores it: on the CPU it would silently train with DDP."""
+    plugin = FullyShardedDataParallelPlugin(**(plugin_arguments or {}))
+    if accelerator.mixed_precision != "no":
+        plugin.set_mixed_precision(accelerator.mixed_precision)
+    accelerator.state.fsdp_plugin = plugin
+    accelerator.state.distributed_type = DistributedType.FSDP
 
 
 def wrap_classes(model: nn.Module) -> list[str]:

@@ -84,7 +84,7 @@ def replay(job: Job[Any], anchor: Tensor) -> Tensor:
         states = _Replay.apply(job, anchor, *parameters)
     else:
         with torch.no_grad():
-            states = _run_forward(job)[0]
+            states = _run_forward(job, kept=0)[0]
     job.streams.settle()
     return states
 

@@ -1,0 +1,45 @@
+"""Metrics: ROUGE of generated summaries, as transformers' `run_summarization.py` reports it (times 100, stemmed)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from rouge_score import rouge_scorer
+from transformers import EvalPrediction, PreTrainedTokenizerBase
+
+ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+
+
+def rouge(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Mean F1 x 100 of ROUGE-1, 2, L and Lsum (the last over sentences), keys as in `ROUGE_TYPES`."""
+    scorer = rouge_scorer.RougeScorer(ROUGE_TYPES, use_stemmer=True)
+    scores = [
+        scorer.score(one_sentence_a_line(reference), one_sentence_a_line(prediction))
+        for prediction, reference in zip(predictions, references, strict=True)
+    ]
+    return {name: 100 * sum(score[name].fmeasure for score in scores) / len(scores) for name in ROUGE_TYPES}
+
+
+def one_sentence_a_line(text: str) -> str:
+    """Sentences on lines of their own, which is how ROUGE-Lsum tells them apart."""
+    return re.sub(r"(?<=[.!?])\s+", "\n", text.strip())
+
+
+def decode(token_ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Texts of token ids [N, T] padded with -100 or the pad token."""
+    ids = np.where(token_ids < 0, tokenizer.pad_token_id, token_ids)
+    return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+def summary_metrics(tokenizer: PreTrainedTokenizerBase) -> Callable[[EvalPrediction], dict[str, float]]:
+    """A `compute_metrics` for the Trainer: ROUGE and the mean generated length `gen_len` in tokens."""
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        generated, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+        scores = rouge(decode(generated, tokenizer), decode(labels, tokenizer))
+        lengths = ((generated >= 0) & (generated != tokenizer.pad_token_id)).sum(axis=1)
+        return {name: round(value, 4) for name, value in (scores | {"gen_len": float(lengths.mean())}).items()}
+
+    return compute

@@ -1,0 +1,119 @@
+"""Train an encoder-decoder on whole documents. One script for every launcher:
+
+    python launch/train.py launch/quickstart.yaml
+    deepspeed --num_gpus 2 launch/train.py --deepspeed ds_configs/zero2.json --model_name_or_path ... --train_file ...
+    torchrun --nproc_per_node 2 launch/train.py --model_name_or_path ... --train_file ...
+    accelerate launch --config_file ds_configs/fsdp.yaml launch/train.py --model_name_or_path ... --train_file ...
+
+Flags and output files are those of transformers' `run_summarization.py`. Bad input ends every rank with exit code 2 and
+one sentence, before any work.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch.distributed as dist
+import transformers
+from datasets import Dataset, DatasetDict
+from transformers import set_seed
+
+from cached_ds import CachedSeq2SeqTrainer, report
+from cached_ds.arguments import Arguments, parse
+from cached_ds.build import build_data, build_model
+from cached_ds.data import WholeDocumentCollator
+from cached_ds.metrics import decode, summary_metrics
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse, build, train, evaluate, predict."""
+    with user_errors():
+        arguments = parse(argv)
+        set_up_logging(arguments)
+        set_seed(arguments.training.seed)
+        splits, tokenizer = build_data(arguments)
+        model = build_model(arguments, tokenizer)
+        trainer = CachedSeq2SeqTrainer(
+            model,
+            arguments.training,
+            train_dataset=splits.get("train"),
+            eval_dataset=splits.get("validation"),
+            processing_class=tokenizer,
+            data_collator=WholeDocumentCollator(
+                tokenizer, model=model, pad_to_multiple_of=arguments.data.pad_to_multiple_of
+            ),
+            compute_metrics=summary_metrics(tokenizer) if arguments.training.predict_with_generate else None,
+        )
+    run(trainer, splits, arguments)
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn an error that the user can mend into one sentence and exit code 2."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        print(f"train.py: error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+def set_up_logging(arguments: Arguments) -> None:
+    """Rank 0 speaks, the others only warn."""
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    transformers.logging.set_verbosity(arguments.training.get_process_log_level())
+    transformers.logging.enable_default_handler()
+
+
+def run(trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments) -> None:
+    """What `--do_train`, `--do_eval` and `--do_predict` ask for, each with its files."""
+    training = arguments.training
+    if training.do_train:
+        train(trainer, splits["train"], training.resume_from_checkpoint)
+    if training.do_eval:
+        metrics = trainer.evaluate(metric_key_prefix="eval") | {"eval_samples": len(splits["validation"])}
+        save_metrics(trainer, "eval", metrics)
+    if training.do_predict:
+        predict(trainer, splits["test"], num_samples=arguments.model.num_samples)
+    if training.do_train and trainer.is_world_process_zero():
+        print(f"curves: {report.draw(training.output_dir)}")
+
+
+def train(trainer: CachedSeq2SeqTrainer, documents: Dataset, checkpoint: str | None) -> None:
+    """Train, and save the model as `from_pretrained` reads it."""
+    result = trainer.train(resume_from_checkpoint=True if str(checkpoint).lower() == "true" else checkpoint)
+    trainer.save_model()
+    save_metrics(trainer, "train", result.metrics | {"train_samples": len(documents)})
+    trainer.save_state()
+
+
+def predict(trainer: CachedSeq2SeqTrainer, documents: Dataset, *, num_samples: int) -> None:
+    """Generate the summaries of the test documents into `generated_predictions.txt`, and show some."""
+    result = trainer.predict(documents, metric_key_prefix="predict")
+    save_metrics(trainer, "predict", result.metrics | {"predict_samples": len(documents)})
+    if not trainer.is_world_process_zero() or not trainer.args.predict_with_generate:
+        return
+    tokenizer = trainer.processing_class
+    summaries, references = decode(result.predictions, tokenizer), decode(result.label_ids, tokenizer)
+    lines = [" ".join(summary.split()) for summary in summaries]
+    Path(trainer.args.output_dir, "generated_predictions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for number in range(min(num_samples, len(lines))):
+        length = len(np.asarray(documents[number]["input_ids"]))
+        print(f"\ndocument {number} ({length:,} tokens)\n  reference: {references[number]}\n  summary:   {lines[number]}")
+
+
+def save_metrics(trainer: CachedSeq2SeqTrainer, split: str, metrics: dict[str, float]) -> None:
+    """Log and write `{split}_results.json` and `all_results.json`."""
+    trainer.log_metrics(split, metrics)
+    trainer.save_metrics(split, metrics)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
