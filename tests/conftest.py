@@ -15,6 +15,10 @@ BUILD_SECONDS = 300  # DeepSpeed compiles its shared-memory op once per machine:
 BUILD = "from deepspeed.ops.op_builder import ShareMemCommBuilder; ShareMemCommBuilder().load()"
 
 
+def pytest_configure() -> None:
+    torch.set_num_threads(1)  # tiny tensors: threads only wait for each other, and for those of the ranks
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "zero_ranks" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("timeout"):
