@@ -11,33 +11,39 @@ import oracle
 import tiny
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 LEARNING_RATE, CLIP = 0.5, 1.0
 ENGINES = ("plain", "ddp", "fsdp2", "zero0", "zero1", "zero2", "zero3")
 
 
 def documents(family, *, rank, steps, accumulation, windows=(1, 37)):
-    """steps x accumulation batches of two documents; rank 0 has 1 window in all but the second, rank 1 has 37."""
+    """`steps` times `accumulation` batches of two documents; the longer one of rank r has `windows[r]` windows."""
     special = len(tiny.frame(family, []))
     room = tiny.WINDOW - special
     longest = special + room * windows[rank] - (0 if windows[rank] == 1 else 3)
     shorter = 1 + longest // 3
+    lengths = [shorter, longest]
     return [
-        [tiny.make_batch(family, [shorter, longest], seed=100 * step + 10 * rank + micro) for micro in range(accumulation)]
+        [tiny.make_batch(family, lengths, seed=100 * step + 10 * rank + micro) for micro in range(accumulation)]
         for step in range(steps)
     ]
 
 
-def ds_settings(stage, accumulation, clip, **more):
-    """A DeepSpeed config for `stage`."""
+def ds_settings(stage, accumulation, clip, zero=None, **more):
+    """A DeepSpeed config for `stage`; `zero` and `more` are added to its ZeRO section and to its top level."""
     return {
         "train_micro_batch_size_per_gpu": 2,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": clip,
         "zero_allow_untested_optimizer": True,
-        "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0},
+        "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0, **(zero or {})},
         **more,
     }
+
+
+def trainable(model):
+    return [p for p in model.parameters() if p.requires_grad]
 
 
 class Plain:
@@ -46,7 +52,7 @@ class Plain:
     def __init__(self, model, accumulation, clip=CLIP):
         self.inner, self.accumulation, self.clip = model, accumulation, clip
         self.model = self.wrap(model)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=LEARNING_RATE)
+        self.optimizer = torch.optim.SGD(trainable(self.model), lr=LEARNING_RATE)
 
     def wrap(self, model):
         return model
@@ -76,7 +82,9 @@ class Fsdp2(Plain):
     def wrap(self, model):
         from cached_ds import fsdp
 
-        return fsdp.shard(model)
+        fsdp.shard(model)
+        assert all(isinstance(p, DTensor) for p in model.parameters()), "an engine that stays away passes every test"
+        return model
 
     def weights(self):
         return {name: p.detach().full_tensor() for name, p in self.inner.named_parameters()}
@@ -88,7 +96,7 @@ class Zero:
     def __init__(self, stage, model, accumulation, clip=CLIP, **more):
         import deepspeed
 
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+        self.optimizer = torch.optim.SGD(trainable(model), lr=LEARNING_RATE)
         settings = ds_settings(stage, accumulation, clip, **more)
         self.inner = model
         self.model, *_ = deepspeed.initialize(model=model, optimizer=self.optimizer, config=settings)
@@ -146,23 +154,31 @@ def relative_errors(found, expected):
     return {name: ((found[name] - expected[name]).norm() / expected[name].norm()).item() for name in expected}
 
 
-def parity(family, engine, dropout, *, steps=3, accumulation=3, dtype=torch.float32, **fields):
-    """Worst relative error of any parameter after `steps` steps, and of any loss on the way."""
+def parity(
+    family, engine, dropout=0.0, *, steps=3, accumulation=3, windows=(1, 37), dtype=torch.float32, change=None,
+    settings=None, clip=CLIP, **fields,
+):  # fmt: skip
+    """Worst relative error of any parameter after `steps` steps, and of any loss on the way.
+
+    `change` is done to the model before anything else, `settings` go to DeepSpeed, `fields` to `attach`.
+    """
     from cached_ds import attach
 
-    rank = dist.get_rank()
     model = tiny.make_model(family, dropout=dropout, dtype=dtype)
+    if change is not None:
+        change(model)
     reference = copy.deepcopy(model)
     attach(model, window=tiny.WINDOW, **fields)
-    work = documents(family, rank=rank, steps=steps, accumulation=accumulation)
+    work = documents(family, rank=dist.get_rank(), steps=steps, accumulation=accumulation, windows=windows)
     options = {"window": tiny.WINDOW, "per_pass": fields.get("windows_per_pass", 1), "random": dropout > 0}
-    found = _train(make_engine(engine, model, accumulation), work)
-    expected = _train(Oracle(reference, accumulation, alone=engine == "plain", **options), work)
+    found = train(make_engine(engine, model, accumulation, clip, **(settings or {})), work)
+    expected = train(Oracle(reference, accumulation, clip, alone=engine == "plain", **options), work)
     losses = max(abs(a - b) / abs(b) for a, b in zip(found[0], expected[0], strict=True))
     return max(*relative_errors(found[1], expected[1]).values(), losses)
 
 
-def _train(engine, work):
+def train(engine, work):
+    """Losses of every micro-step and the weights at the end."""
     torch.manual_seed(7)
     losses = [loss for batches in work for loss in engine.step(batches)]
     return losses, engine.weights()
