@@ -1,9 +1,9 @@
 """Arguments: everything one training run is told, by flags or by a YAML or JSON recipe, as typed dataclasses.
 
-    train.py --config_name tiny-bart --dataset_name pysource --do_train ...
-    train.py recipe.yaml --max_steps 10                      a recipe first; flags after it win
-    train.py --deepspeed ds.json ...                         transformers' spelling
-    train.py --deepspeed --deepspeed_config ds.json ...      DeepSpeed's spelling
+train.py --config_name tiny-bart --dataset_name pysource --do_train ...
+train.py recipe.yaml --max_steps 10                      a recipe first; flags after it win
+train.py --deepspeed ds.json ...                         transformers' spelling
+train.py --deepspeed --deepspeed_config ds.json ...      DeepSpeed's spelling
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def parse(argv: Sequence[str]) -> Arguments:
         ValueError: an unknown flag or recipe key (with the nearest known one), a value that is not allowed, a missing
             file, keys that DeepSpeed does not know.
     """
-    parser = _Parser((ModelArguments, DataArguments, CachedArguments, Seq2SeqTrainingArguments), allow_abbrev=False)
+    groups: Any = (ModelArguments, DataArguments, CachedArguments, Seq2SeqTrainingArguments)
+    parser = _Parser(groups, allow_abbrev=False)
     flags = normalise(argv, {name for action in parser._actions for name in action.option_strings})
     if (deepspeed_file := value_of(flags, "--deepspeed")) is not None:
         ds_config.load(deepspeed_file)
@@ -102,5 +103,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         flags.append("--use_cpu")  # without it every rank on such a machine believes that it is alone
     model, data, cached, training = parser.parse_args_into_dataclasses(flags)
     training.generation_num_beams = model.num_beams or training.generation_num_beams
-    training.generation_max_length = training.generation_max_length or data.val_max_target_length or data.max_target_length
+    training.generation_max_length = (
+        training.generation_max_length or data.val_max_target_length or data.max_target_length
+    )
     return Arguments(model, data, CachedConfig.from_dict(vars(cached)), training)

@@ -2,8 +2,8 @@
 
 `attach` changes three things on the model, all undone by `detach`:
   1. the class of the encoder instance (windowed.py);
-  2. a forward pre-hook on the model, which takes `prefix_lengths` out of the keyword arguments and hands it to the encoder
-     (Hugging Face models would pass it on to the decoder too, or drop it);
+  2. a forward pre-hook on the model, which takes `prefix_lengths` out of the keyword arguments and hands it to the
+     encoder (Hugging Face models would pass it on to the decoder too, or drop it);
   3. `accepts_loss_kwargs = False`, which tells transformers' Trainer that the loss is a mean over the batch. Their
      forward takes `**kwargs`, from which the Trainer concludes the contrary: it would skip the division by the
      accumulation steps and multiply the loss by the world size (transformers 5.23; design 9).
@@ -22,6 +22,7 @@ from cached_ds.families import check_window, family_of
 from cached_ds.windowed import Windowed, WindowState, base_class, windowed_class
 
 M = TypeVar("M", bound=nn.Module)
+LOSS_FLAG = "accepts_loss_kwargs"
 
 
 def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
@@ -42,13 +43,13 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
         raise ValueError(f"give either a CachedConfig or its fields, not both: {', '.join(sorted(fields))}")
     config = CachedConfig.from_dict(fields) if config is None else config
     inner = inner_model(model)
-    encoder = inner.get_encoder()
+    encoder: Any = inner.get_encoder()
     _check_attachable(encoder)
     family = family_of(inner.config)
-    check_window(family, inner.config, config.window)
+    check_window(family, inner.config, config)
     encoder.cached = WindowState(config, family)
-    encoder.__class__ = windowed_class(type(encoder))
-    inner.accepts_loss_kwargs = False
+    encoder.__class__ = windowed_class(encoder.__class__)
+    setattr(inner, LOSS_FLAG, False)
     inner.register_forward_pre_hook(_take_prefix, with_kwargs=True)
     return model
 
@@ -60,10 +61,10 @@ def detach(model: M) -> M:
         ValueError: nothing is attached.
     """
     inner = inner_model(model)
-    encoder = windowed_encoder(inner)
+    encoder: Any = windowed_encoder(inner)
     encoder.__class__ = base_class(encoder)
     del encoder.cached
-    del inner.accepts_loss_kwargs
+    delattr(inner, LOSS_FLAG)
     for number in [number for number, hook in inner._forward_pre_hooks.items() if hook is _take_prefix]:
         del inner._forward_pre_hooks[number], inner._forward_pre_hooks_with_kwargs[number]
     return model
@@ -86,12 +87,16 @@ def windowed_encoder(model: nn.Module) -> Windowed:
     raise ValueError("the model is not attached; call cached_ds.attach(model, window=...) first")
 
 
-def inner_model(model: nn.Module) -> PreTrainedModel:
-    """The Hugging Face model itself, out of a PEFT wrapper."""
+def inner_model(model: Any) -> PreTrainedModel:
+    """The Hugging Face model itself, out of a PEFT wrapper.
+
+    Raises:
+        ValueError: there is none.
+    """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     if not isinstance(inner, PreTrainedModel):
         raise ValueError(
-            f"{type(model).__name__} is not a Hugging Face model; attach it before it is wrapped or sharded by an engine"
+            f"{type(model).__name__} is not a Hugging Face model; attach it before an engine wraps or shards it"
         )
     return inner
 

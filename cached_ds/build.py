@@ -9,6 +9,7 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from cached_ds import zero
 from cached_ds.arguments import Arguments
 from cached_ds.attach import attach
 from cached_ds.data import load_splits, tokenize_splits, train_tokenizer
@@ -73,10 +74,12 @@ def build_model(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Pre
     Raises:
         ValueError: what `attach` refuses.
     """
-    name, cached = arguments.model.config_name, arguments.cached
+    if arguments.training.deepspeed is not None:
+        zero.join_process_group()
+    name, cached = str(arguments.model.config_name), arguments.cached
     if arguments.model.model_name_or_path is not None:
         model = AutoModelForSeq2SeqLM.from_pretrained(arguments.model.model_name_or_path)
-    elif name is not None and is_shape(name):
+    elif is_shape(name):
         positions = max(cached.window, arguments.training.generation_max_length or 0, arguments.data.max_target_length)
         model = AutoModelForSeq2SeqLM.from_config(make_config(name, tokenizer, positions=positions))
     else:

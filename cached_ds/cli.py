@@ -33,7 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     summarize.add_argument("files", nargs="+", type=Path, help="text files in UTF-8, a document each")
     summarize.add_argument("--window", type=int, default=1024, help="tokens per window (default: 1024)")
     summarize.add_argument("--num_beams", type=int, default=1, help="beams (default: 1)")
-    summarize.add_argument("--max_target_length", type=int, default=128, help="longest summary in tokens (default: 128)")
+    summarize.add_argument(
+        "--max_target_length", type=int, default=128, help="longest summary in tokens (default: 128)"
+    )
     summarize.set_defaults(run=_summarize)
     return parser
 

@@ -22,7 +22,9 @@ def normalise(argv: Sequence[str], known: Collection[str]) -> list[str]:
     Raises:
         ValueError: an unknown flag or recipe key, with the nearest known one; an unreadable recipe; a stray word.
     """
-    flags = [flag for flag in argv if not flag.startswith("--local_rank=")]  # DeepSpeed's launcher; LOCAL_RANK says it too
+    flags = [
+        flag for flag in argv if not flag.startswith("--local_rank=")
+    ]  # DeepSpeed's launcher; LOCAL_RANK says it too
     if flags and flags[0].endswith(RECIPE_ENDINGS):
         flags = [*_recipe_flags(flags[0], known), *flags[1:]]
     elif flags and not flags[0].startswith("--"):
@@ -68,5 +70,7 @@ def _one_deepspeed_flag(flags: list[str]) -> list[str]:
     if not any(flag.split("=")[0] == "--deepspeed_config" for flag in flags):
         return flags
     followed = [*flags[1:], "--"]
-    kept = [flag for flag, after in zip(flags, followed, strict=True) if flag != "--deepspeed" or not after.startswith("--")]
+    kept = [
+        flag for flag, after in zip(flags, followed, strict=True) if flag != "--deepspeed" or not after.startswith("--")
+    ]
     return [flag.replace("--deepspeed_config", "--deepspeed", 1) for flag in kept]

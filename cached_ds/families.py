@@ -14,6 +14,8 @@ from transformers import PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutput, ModelOutput
 from transformers.models.led.modeling_led import LEDEncoderBaseModelOutput
 
+from cached_ds.config import CachedConfig
+
 ANY = "any"  # a special token whose id the model's config does not name: a language code
 
 
@@ -30,6 +32,7 @@ class Frame:
         return all(name == ANY or token == getattr(config, f"{name}_token_id") for name, token in pattern)
 
     def __str__(self) -> str:
+        """The frame as a person would write it."""
         return " ".join([*(f"<{name}>" for name in self.head), "...", *(f"<{name}>" for name in self.tail)])
 
 
@@ -40,6 +43,10 @@ def _first_token_global(global_attention_mask: Tensor) -> Tensor:
     return mask
 
 
+def _any_window(_: PretrainedConfig) -> int:
+    return 1
+
+
 @dataclass(frozen=True)
 class Family:
     """What cached_ds has to know of one architecture.
@@ -48,15 +55,15 @@ class Family:
         frames: how its tokenizers frame a document, tried in this order.
         positions: the config's name of the number of positions the encoder knows; None: relative, no limit.
         window_multiple: what the window must be a multiple of.
-        global_attention: what the encoder's `global_attention_mask` is in a pass, from the caller's values [N, w] (zeros
-            without any); None: the encoder has no such input.
+        global_attention: what the encoder's `global_attention_mask` is in a pass, from the caller's values [N, w]
+            (zeros without any); None: the encoder has no such input.
         output: the class its decoder expects from the encoder.
         decoder_layers: name of the decoder's list of layers.
     """
 
     frames: tuple[Frame, ...]
     positions: str | None = "max_position_embeddings"
-    window_multiple: Callable[[PretrainedConfig], int] = lambda config: 1
+    window_multiple: Callable[[PretrainedConfig], int] = _any_window
     global_attention: Callable[[Tensor], Tensor] | None = None
     output: type[ModelOutput] = BaseModelOutput
     decoder_layers: str = "layers"
@@ -92,15 +99,25 @@ def family_of(config: PretrainedConfig) -> Family:
     return FAMILIES[config.model_type]
 
 
-def check_window(family: Family, config: PretrainedConfig, window: int) -> None:
-    """Refuse a window that the encoder cannot read.
+def check_window(family: Family, model_config: PretrainedConfig, config: CachedConfig) -> None:
+    """Refuse windows that the encoder cannot read, or that leave no room for content.
 
     Raises:
-        ValueError: more tokens than positions, or not a multiple of LED's attention window.
+        ValueError: more tokens than positions; not a multiple of LED's attention window; all frame and overlap.
     """
-    positions = getattr(config, family.positions) if family.positions else None
-    if positions is not None and window > positions:
-        raise ValueError(f"window={window}: the encoder knows {positions} positions ({family.positions}); use at most that")
-    multiple = family.window_multiple(config)
-    if window % multiple:
-        raise ValueError(f"window={window}: must be a multiple of {multiple}, the encoder's attention_window")
+    positions = getattr(model_config, family.positions) if family.positions else None
+    if positions is not None and config.window > positions:
+        raise ValueError(
+            f"window={config.window} is refused; allowed is at most {positions}, the encoder's {family.positions}"
+        )
+    multiple = family.window_multiple(model_config)
+    if config.window % multiple:
+        raise ValueError(
+            f"window={config.window} is refused; allowed are multiples of {multiple}, its attention_window"
+        )
+    frame = max(len(frame.head) + len(frame.tail) for frame in family.frames) if config.frame_windows else 0
+    if config.window - frame - 2 * config.overlap < 1:
+        raise ValueError(
+            f"window={config.window} is refused; allowed is more than {frame} special tokens and 2 x overlap="
+            f"{config.overlap} together"
+        )

@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 from typing import Any, TypeVar
 
-from accelerate import Accelerator, DistributedType
+import torch
+from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
     MixedPrecisionPolicy,
     OffloadPolicy,
     fully_shard,
@@ -75,9 +77,14 @@ def shard_for_accelerate(model: nn.Module, accelerator: Accelerator) -> None:
         model,
         mesh=None if mesh is None else mesh[tuple(accelerator.parallelism_config.fsdp_dim_names)],
         mp_policy=plugin.mixed_precision_policy,
-        offload_policy=plugin.cpu_offload or None,
+        offload_policy=_offload_policy(plugin),
         reshard_after_forward=plugin.reshard_after_forward,
     )
+
+
+def _offload_policy(plugin: FullyShardedDataParallelPlugin) -> OffloadPolicy | None:
+    """Parameters on the host as asked for; pinned where there is a device to copy to."""
+    return CPUOffloadPolicy(pin_memory=torch.accelerator.is_available()) if plugin.cpu_offload else None
 
 
 def check_plugin(plugin: FullyShardedDataParallelPlugin) -> None:
@@ -93,8 +100,8 @@ def check_plugin(plugin: FullyShardedDataParallelPlugin) -> None:
         )
     if plugin.cpu_ram_efficient_loading:
         raise ValueError(
-            "fsdp_cpu_ram_efficient_loading=true loads the weights on rank 0 only, before the model is sharded; set it to "
-            "false in the accelerate config (see ds_configs/fsdp.yaml)"
+            "fsdp_cpu_ram_efficient_loading=true loads the weights on rank 0 only, before the model is sharded; set "
+            "it to false in the accelerate config (see ds_configs/fsdp.yaml)"
         )
 
 
@@ -109,7 +116,7 @@ def enable_on_cpu(accelerator: Accelerator, plugin_arguments: dict[str, Any] | N
     if accelerator.mixed_precision != "no":
         plugin.set_mixed_precision(accelerator.mixed_precision)
     accelerator.state.fsdp_plugin = plugin
-    accelerator.state.distributed_type = DistributedType.FSDP
+    accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
 
 
 def wrap_classes(model: nn.Module) -> list[str]:

@@ -20,18 +20,18 @@ def check_gathered(encoder: nn.Module) -> None:
     parameters = dict(encoder.named_parameters())
     if not parameters:
         raise RuntimeError(
-            "cached_ds: the encoder has no parameters in its forward: FSDP1 (FullyShardedDataParallel) manages them, and it "
-            "is not supported; use FSDP2: cached_ds.fsdp.shard(model), or fsdp_version: 2 in the accelerate config"
+            "cached_ds: the encoder has no parameters in its forward: FSDP1 (FullyShardedDataParallel) manages them, "
+            "which is not supported; use FSDP2: cached_ds.fsdp.shard(model), or fsdp_version: 2 for accelerate"
         )
     for name, parameter in parameters.items():
         if isinstance(parameter, DTensor):
             raise RuntimeError(
-                f"cached_ds: encoder parameter {name} is sharded inside the encoder's forward, so a part of the encoder is "
-                "an FSDP unit of its own; windows would be gathered one by one and gradients lost. Make the whole encoder "
-                "one unit: cached_ds.fsdp.shard(model), or the names of cached_ds.fsdp.wrap_classes(model)"
+                f"cached_ds: encoder parameter {name} is sharded inside the encoder's forward: a part of the encoder "
+                "is an FSDP unit of its own; windows would be gathered one by one and gradients lost. Make the whole "
+                "encoder one unit: cached_ds.fsdp.shard(model), or the names of cached_ds.fsdp.wrap_classes(model)"
             )
         if parameter.numel() != getattr(parameter, "ds_numel", parameter.numel()):
             raise RuntimeError(
-                f"cached_ds: encoder parameter {name} is still partitioned by ZeRO-3 inside the encoder's forward; call "
-                "cached_ds.attach(model) before deepspeed.initialize, so that the encoder is gathered as one"
+                f"cached_ds: encoder parameter {name} is still partitioned by ZeRO-3 inside the encoder's forward; "
+                "call cached_ds.attach(model) before deepspeed.initialize, so that the encoder is gathered as one"
             )

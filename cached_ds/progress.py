@@ -15,10 +15,10 @@ from cached_ds.attach import windowed_encoder
 class TokenProgressCallback(ProgressCallback):
     """Shows, for the last optimizer step of this rank, source tokens per second and the number of windows.
 
-    The counters live on the host (windows.py counts while it cuts), so nothing waits for the device but the step itself.
+    The counters live on the host (they count what is cut), so nothing waits for the device but the step itself.
     """
 
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_begin(self, *_: Any, **kwargs: Any) -> None:
         """Remember where the counters stand."""
         self.begin = (time.perf_counter(), *_counters(kwargs["model"]))
 

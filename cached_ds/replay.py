@@ -17,8 +17,8 @@ whose graph is kept (`kept`) are not run again.
 Engines. The node has the parameters as inputs, so each AccumulateGrad hook fires exactly once per backward:
   plain: sums land in `.grad`, tied weights add up with their other uses.
   DDP: one bucketed reduction per step, whatever the number of passes; no `no_sync` is needed.
-  FSDP2, ZeRO-3: parameters are gathered before the node's forward and before its backward, once each. The tensors may be
-  swapped in between, which is why `parameters` is a function that is called in both places.
+  FSDP2, ZeRO-3: parameters are gathered before the node's forward and before its backward, once each. The tensors may
+  be swapped in between, which is why `parameters` is a function that is called in both places.
   ZeRO-1, 2: the reduction hooks fire once per parameter ("gradient computed twice" cannot happen).
 A parameter that no pass used gets zeros, not None: which parameters take part must not depend on a rank's documents.
 The scalar `anchor` always gets a gradient: backward hooks on the module (ZeRO-3's, FSDP2's) need an input that has one.
@@ -153,6 +153,6 @@ def _sum_dtype(parameter: Tensor) -> torch.dtype:
 def _refuse_tensor_hooks(parameters: Sequence[Tensor]) -> None:
     if any(parameter._backward_hooks for parameter in parameters):
         raise RuntimeError(
-            "cached_ds: an encoder parameter has a tensor hook (Tensor.register_hook), which would run once per window; "
-            "use register_post_accumulate_grad_hook, which runs once per backward"
+            "cached_ds: an encoder parameter has a tensor hook (Tensor.register_hook), which would run once per "
+            "window; use register_post_accumulate_grad_hook, which runs once per backward"
         )

@@ -24,6 +24,7 @@ class RandomStreams:
     """The random streams of one forward; `with streams.stream(i):` runs the i-th, as often as it is asked for."""
 
     def __init__(self, seed: int | None, device: torch.device) -> None:
+        """Take the seed, or draw one from torch's CPU generator."""
         self.device = device
         self.used = False
         self._before = torch.get_rng_state()

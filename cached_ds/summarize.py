@@ -28,10 +28,8 @@ def summarize_files(
     model.to(torch.accelerator.current_accelerator() or "cpu")
     for path, text in zip(paths, tqdm(texts, unit="document", disable=None), strict=True):
         inputs = tokenizer(text, return_tensors="pt", truncation=False).to(model.device)
-        tokens = model.generate(
-            input_ids=inputs["input_ids"], num_beams=num_beams, max_length=max_target_length
-        )
-        yield path, tokenizer.decode(tokens[0], skip_special_tokens=True).strip()
+        tokens = model.generate(input_ids=inputs["input_ids"], num_beams=num_beams, max_length=max_target_length)
+        yield path, str(tokenizer.decode(tokens[0], skip_special_tokens=True)).strip()
 
 
 def _read(path: Path) -> str:

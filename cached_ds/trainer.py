@@ -56,15 +56,15 @@ class CachedSeq2SeqTrainer(Seq2SeqTrainer):
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TokenProgressCallback)
         if self.is_fsdp_enabled:
-            fsdp.shard_for_accelerate(self.model, self.accelerator)
+            fsdp.shard_for_accelerate(model, self.accelerator)
 
     def create_accelerator_and_postprocess(self) -> None:
         """Create the accelerator; with FSDP asked for, make sure that it is FSDP."""
         super().create_accelerator_and_postprocess()
-        if torch.distributed.is_initialized() and not self.is_fsdp_enabled:
-            if fsdp.is_requested(self.args.fsdp_plugin_args):
-                fsdp.enable_on_cpu(self.accelerator, self.args.fsdp_plugin_args)
-                self.is_fsdp_enabled = True
+        asked = torch.distributed.is_initialized() and fsdp.is_requested(self.args.fsdp_plugin_args)
+        if asked and not self.is_fsdp_enabled:
+            fsdp.enable_on_cpu(self.accelerator, self.args.fsdp_plugin_args)
+            self.is_fsdp_enabled = True
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the whole model, also where checkpoints are sharded (the Trainer would write nothing then)."""
@@ -75,7 +75,7 @@ class CachedSeq2SeqTrainer(Seq2SeqTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """The length-balanced sampler, where the data set tells its lengths and no other strategy is asked for."""
-        dataset = self.train_dataset  # `train_dataset` comes without the columns that the model does not take
+        dataset: Any = self.train_dataset  # `train_dataset` comes without the columns that the model does not take
         column = self.args.length_column_name
         if self.args.train_sampling_strategy != "random" or column not in getattr(dataset, "column_names", []):
             return super()._get_train_sampler(train_dataset)
@@ -86,5 +86,6 @@ class CachedSeq2SeqTrainer(Seq2SeqTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         """Keep the prefix lengths, which the model takes although its signature does not tell."""
         super()._set_signature_columns_if_needed()
-        if PREFIX_COLUMN not in self._signature_columns:
-            self._signature_columns.append(PREFIX_COLUMN)
+        columns: Any = self._signature_columns
+        if PREFIX_COLUMN not in columns:
+            columns.append(PREFIX_COLUMN)

@@ -18,22 +18,21 @@ Shapes: B documents, L padded source length, N windows of a pass, w window lengt
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
 from cached_ds.config import CachedConfig
-from cached_ds.families import Family, Frame
+from cached_ds.cutting import Batch, Cutter, EncoderPass
+from cached_ds.families import Family
 from cached_ds.guards import check_gathered
 from cached_ds.replay import Job, replay
 from cached_ds.streams import RandomStreams
-from cached_ds.windows import Document, Pass, cut, find_documents, make_passes
 
 
 @dataclass
@@ -48,21 +47,12 @@ class WindowState:
     encoder_forwards: int = 0
 
 
-@dataclass(frozen=True)
-class EncoderPass:
-    """One pass on the device: `inputs` are the encoder's keyword arguments [N, w]; `slots`, `rows` are [K]."""
-
-    index: int
-    inputs: dict[str, Tensor]
-    slots: Tensor
-    rows: Tensor
-
-
 class Windowed(nn.Module):
     """Mixin over a Hugging Face encoder class; see the module's docstring."""
 
     _z3_leaf = True  # DeepSpeed ZeRO-3: gather and reduce this module as one, whatever runs inside it
     cached: WindowState
+    config: PretrainedConfig
 
     def __call__(
         self,
@@ -98,11 +88,10 @@ class Windowed(nn.Module):
     ) -> Tensor:
         """States [B, L, D], replayed; the batch comes to the host once, to be cut."""
         check_gathered(self)
-        host = [None if x is None else x.cpu() for x in (input_ids, attention_mask, prefix_lengths, global_attention_mask)]
-        passes = self._cut(*host, device=input_ids.device)
+        batch = Batch.on_host(input_ids, attention_mask, prefix_lengths, global_attention_mask)
         job = Job(
             encode=functools.partial(self._encode, training=self.training),
-            passes=passes,
+            passes=self._cut(batch, input_ids.device),
             parameters=self._trainable,
             streams=RandomStreams(self.cached.config.seed, input_ids.device),
             rows=input_ids.numel(),
@@ -113,42 +102,12 @@ class Windowed(nn.Module):
     def _trainable(self) -> list[Tensor]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def _cut(
-        self, ids: Tensor, mask: Tensor | None, prefix: Tensor | None, global_mask: Tensor | None, *, device: torch.device
-    ) -> list[EncoderPass]:
-        """The passes of a batch on the host, moved to the device."""
-        config = self.cached.config
-        documents = find_documents(torch.ones_like(ids) if mask is None else mask)
-        framed = [self._frame(document, ids.flatten(), prefix) for document in documents]
-        windows = [w for document in framed for w in cut(document, window=config.window, overlap=config.overlap)]
-        self.cached.tokens_read += sum(document.length for document in documents)
+    def _cut(self, batch: Batch, device: torch.device) -> list[EncoderPass]:
+        cutter = Cutter(self.cached.config, self.cached.family, self.config)
+        windows = cutter.windows(batch)
         self.cached.windows_read += len(windows)
-        multiple = self.cached.family.window_multiple(self.config)
-        passes = make_passes(windows, windows_per_pass=config.windows_per_pass, multiple=multiple)
-        return [self._to_device(piece, ids, global_mask, device=device) for piece in passes]
-
-    def _frame(self, document: Document, ids: Tensor, prefix_lengths: Tensor | None) -> Document:
-        """The document with its head (frame and prefix) and tail, which every window will repeat."""
-        prefix = 0 if prefix_lengths is None else int(prefix_lengths[document.row])
-        if not self.cached.config.frame_windows:
-            return dataclasses.replace(document, head=prefix)
-        if document.length <= self.cached.config.window:
-            return document
-        tokens = ids[document.start : document.start + document.length].tolist()
-        frame = _find_frame(self.cached.family.frames, tokens, self.config, row=document.row)
-        return dataclasses.replace(document, head=len(frame.head) + prefix, tail=len(frame.tail))
-
-    def _to_device(
-        self, piece: Pass, ids: Tensor, global_mask: Tensor | None, *, device: torch.device
-    ) -> EncoderPass:
-        inputs = {"input_ids": piece.gather(ids, self.config.pad_token_id)}
-        if not piece.full:
-            inputs["attention_mask"] = (piece.tokens >= 0).long()
-        if self.cached.family.global_attention is not None:
-            given = torch.zeros_like(ids) if global_mask is None else global_mask
-            inputs["global_attention_mask"] = self.cached.family.global_attention(piece.gather(given, 0))
-        inputs = {name: _move(value, device) for name, value in inputs.items()}
-        return EncoderPass(piece.index, inputs, _move(piece.slots, device), _move(piece.rows, device))
+        self.cached.tokens_read += int(batch.attention_mask.count_nonzero())
+        return cutter.passes(windows, batch, device)
 
     def _encode(self, piece: EncoderPass, *, training: bool) -> Tensor:
         """Kept states [K, D] of one pass, by the encoder's own forward."""
@@ -164,18 +123,18 @@ class Windowed(nn.Module):
 
 
 @functools.cache
-def windowed_class(base: type[nn.Module]) -> type[Windowed]:
+def windowed_class(base: Any) -> type[Windowed]:
     """The windowed subclass of an encoder class; one per class, since engines compare classes."""
     return type(f"Windowed{base.__name__}", (Windowed, base), {"__doc__": f"{base.__name__} over whole documents."})
 
 
-def base_class(encoder: Windowed) -> type[nn.Module]:
+def base_class(encoder: nn.Module) -> Any:
     """The encoder class that `windowed_class` was given."""
     order = type(encoder).__mro__
     return order[order.index(Windowed) + 1]
 
 
-def _blank(base: type[nn.Module]) -> Windowed:
+def _blank(base: Any) -> Windowed:
     cls = windowed_class(base)
     return cls.__new__(cls)
 
@@ -192,18 +151,3 @@ def _check_inputs(
     if global_mask is not None and family.global_attention is None:
         raise ValueError("global_attention_mask: this encoder has no global attention; only LED's has")
     return ids
-
-
-def _find_frame(frames: Sequence[Frame], tokens: list[int], config: Any, *, row: int) -> Frame:
-    for frame in frames:
-        if frame.fits(tokens, config):
-            return frame
-    raise ValueError(
-        f"document {row} has {len(tokens)} tokens but not the special tokens that frame_windows=True repeats in every window"
-        f" ({' or '.join(map(str, frames))}); tokenize with add_special_tokens=True, or set frame_windows=False"
-    )
-
-
-def _move(tensor: Tensor, device: torch.device) -> Tensor:
-    """To the device without waiting for it: from pinned memory where there is a device to wait for."""
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -46,6 +46,7 @@ class Window:
     last: int
 
     def __len__(self) -> int:
+        """Number of tokens."""
         return len(self.head) + len(self.body) + len(self.tail)
 
     def positions(self) -> list[int]:

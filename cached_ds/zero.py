@@ -2,8 +2,8 @@
 
 Vanilla `deepspeed.initialize` on an attached model is just as good: the windowed encoder class carries ZeRO-3's leaf
 mark, so its parameters are gathered once in forward and once in backward, and reduced once. This module adds what
-DeepSpeed does not do by itself: it refuses keys that DeepSpeed would silently ignore, and fills in the 'auto' values that
-ds_configs/ leaves to transformers' Trainer.
+DeepSpeed does not do by itself: it refuses keys that DeepSpeed would silently ignore, and fills in the 'auto' values
+that ds_configs/ leaves to transformers' Trainer.
 """
 
 from __future__ import annotations
@@ -44,6 +44,15 @@ def initialize(
     assert z3_leaf_module(windowed_encoder(model)), "DeepSpeed no longer reads the leaf mark of the class"
     arguments.setdefault("model_parameters", [p for p in model.parameters() if p.requires_grad])
     return deepspeed.initialize(model=model, config=fill_auto(settings, model), **arguments)
+
+
+def join_process_group() -> None:
+    """Let DeepSpeed know the process group, or create it.
+
+    Needed before a model is made under ZeRO-3: `zero.Init` asks DeepSpeed for the world size, which on machines without
+    GPUs is 1 until `deepspeed.initialize`, since accelerate creates the group there without DeepSpeed.
+    """
+    deepspeed.init_distributed()
 
 
 def fill_auto(config: dict[str, Any], model: nn.Module) -> dict[str, Any]:

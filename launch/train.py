@@ -1,4 +1,4 @@
-"""Train an encoder-decoder on whole documents. One script for every launcher:
+"""Train an encoder-decoder on whole documents, with one script for every launcher.
 
     python launch/train.py launch/quickstart.yaml
     deepspeed --num_gpus 2 launch/train.py --deepspeed ds_configs/zero2.json --model_name_or_path ... --train_file ...
@@ -106,7 +106,9 @@ def predict(trainer: CachedSeq2SeqTrainer, documents: Dataset, *, num_samples: i
     Path(trainer.args.output_dir, "generated_predictions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     for number in range(min(num_samples, len(lines))):
         length = len(np.asarray(documents[number]["input_ids"]))
-        print(f"\ndocument {number} ({length:,} tokens)\n  reference: {references[number]}\n  summary:   {lines[number]}")
+        print(
+            f"\ndocument {number} ({length:,} tokens)\n  reference: {references[number]}\n  summary:   {lines[number]}"
+        )
 
 
 def save_metrics(trainer: CachedSeq2SeqTrainer, split: str, metrics: dict[str, float]) -> None:

@@ -14,12 +14,14 @@ LAYERS = (
     ("names", "config_files"),
     ("config",),
     ("windows", "streams", "autocast", "families", "guards"),
-    ("replay",),
+    ("replay", "cutting"),
     ("windowed",),
     ("attach",),
     ("ds_config", "zero", "fsdp"),
-    ("sampler", "progress", "metrics", "data"),
-    ("trainer",),
+    ("sampler", "progress", "metrics", "data", "shapes", "summarize", "report"),
+    ("trainer", "command_line"),
+    ("arguments",),
+    ("build",),
     ("cli", "__init__"),
 )
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
