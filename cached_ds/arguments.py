@@ -48,7 +48,7 @@ class ModelArguments:
             family_name(self.config_name)
         for name, value, low in (
             ("vocab_size", self.vocab_size, 300),
-            ("num_beams", self.num_beams or 1, 1),
+            ("num_beams", 1 if self.num_beams is None else self.num_beams, 1),
             ("num_samples", self.num_samples, 0),
         ):
             if value < low:
@@ -96,7 +96,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     """
     groups: Any = (ModelArguments, DataArguments, CachedArguments, Seq2SeqTrainingArguments)
     parser = _Parser(groups, allow_abbrev=False)
-    flags = normalise(argv, {name for action in parser._actions for name in action.option_strings})
+    flags = normalise(argv, {name: action.choices or () for action in parser._actions for name in action.option_strings})
     if (deepspeed_file := value_of(flags, "--deepspeed")) is not None:
         ds_config.load(deepspeed_file)
     if not torch.accelerator.is_available():

@@ -12,12 +12,12 @@ from cached_ds.names import unknown
 RECIPE_ENDINGS = (".yaml", ".yml", ".json")
 
 
-def normalise(argv: Sequence[str], known: Collection[str]) -> list[str]:
+def normalise(argv: Sequence[str], known: Mapping[str, Collection[str]]) -> list[str]:
     """Flags only: a leading recipe opened, `--deepspeed --deepspeed_config FILE` written as `--deepspeed FILE`.
 
     Args:
         argv: the command line after the program's name.
-        known: all flags of the parser, such as `--max_steps`.
+        known: all flags of the parser, such as `--max_steps`, each with the values it allows, if these are few.
 
     Raises:
         ValueError: an unknown flag or recipe key, with the nearest known one; an unreadable recipe; a stray word.
@@ -48,18 +48,20 @@ def value_of(flags: Sequence[str], name: str) -> str | None:
     return value
 
 
-def _recipe_flags(path: str, known: Collection[str]) -> list[str]:
+def _recipe_flags(path: str, known: Mapping[str, Collection[str]]) -> list[str]:
     recipe = read_mapping(path)
     names = {flag.removeprefix("--") for flag in known if "-" not in flag.removeprefix("--")}
     for name in recipe:
         if name not in names:
             raise ValueError(f"{path}: {unknown(name, names, kind='key')}")
-    return [word for name, value in recipe.items() for word in _as_flag(name, value)]
+    return [word for name, value in recipe.items() for word in _as_flag(name, value, known[f"--{name}"])]
 
 
-def _as_flag(name: str, value: Any) -> list[str]:
+def _as_flag(name: str, value: Any, allowed: Collection[str]) -> list[str]:
     if value is None:
         return []
+    if value is False and "no" in allowed:
+        value = "no"  # YAML reads `save_strategy: no` as false
     if isinstance(value, list):
         return [f"--{name}", *map(str, value)]
     return [f"--{name}", json.dumps(value) if isinstance(value, Mapping) else str(value)]

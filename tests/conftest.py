@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from ranks import Ranks
+from torch.utils.cpp_extension import get_default_build_root
 
 BUILD_SECONDS = 300  # DeepSpeed compiles its shared-memory op once per machine: 45 s on two idle cores
 BUILD = "from deepspeed.ops.op_builder import ShareMemCommBuilder; ShareMemCommBuilder().load()"
 
 
 def pytest_configure() -> None:
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))  # as the Makefile does
     torch.set_num_threads(1)  # tiny tensors: threads only wait for each other, and for those of the ranks
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "zero_ranks" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("timeout"):
+        if "zero_ops" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(BUILD_SECONDS + 120))
     if torch.cuda.is_available():
         return
@@ -41,9 +44,23 @@ def ranks():
         pool.stop()
 
 
+def remove_stale_locks():
+    """Forget builders that were killed: torch would wait for their lock for ever."""
+    for lock in Path(get_default_build_root()).glob("*/deepspeed_shm_comm/lock"):
+        if time.time() - lock.stat().st_mtime > BUILD_SECONDS:
+            lock.unlink()
+
+
 @pytest.fixture(scope="session")
-def zero_ranks(ranks):
-    """The same pool, once DeepSpeed's shared-memory op is built."""
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
+def zero_ops():
+    """Build DeepSpeed's shared-memory op, so that no later test waits for the compiler."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "PATH": path}
+    remove_stale_locks()
     subprocess.run([sys.executable, "-c", BUILD], check=True, timeout=BUILD_SECONDS, env=environment)
+
+
+@pytest.fixture(scope="session")
+def zero_ranks(ranks, zero_ops):  # noqa: ARG001
+    """The same pool, once DeepSpeed's shared-memory op is built."""
     return ranks

@@ -22,7 +22,7 @@ VOCABULARY, WIDTH, WINDOW = 48, 16, 16
 PAD, BOS, EOS, LANGUAGE = 1, 0, 2, 5
 
 
-def _bart_like(dropout):
+def bart_like(dropout):
     return {
         "vocab_size": VOCABULARY, "d_model": WIDTH, "encoder_layers": 2, "decoder_layers": 2,
         "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32,
@@ -45,7 +45,7 @@ def _positions(count=64):
 
 def make_config(family, dropout):
     """The config of a tiny model."""
-    bart, t5 = _bart_like(dropout), _t5_like(dropout)
+    bart, t5 = bart_like(dropout), _t5_like(dropout)
     led = {"max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 64, "attention_window": 4}
     return {
         "bart": lambda: BartConfig(**bart, **_positions()),
@@ -69,14 +69,18 @@ FAMILIES = tuple(MODELS)
 
 
 def make_model(family, *, dropout=0.0, seed=0, dtype=torch.float32):
-    """A tiny model in training mode; every parameter is random, so that no bias hides an error by being zero."""
+    """A tiny model in training mode."""
     torch.manual_seed(seed)
-    model = MODELS[family](make_config(family, dropout))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model.to(dtype).train()
+    return randomise(MODELS[family](make_config(family, dropout))).to(dtype).train()
+
+
+@torch.no_grad()
+def randomise(model):
+    """Make every parameter random, so that no bias hides an error by being zero."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
 
 
 def frame(family, content):
