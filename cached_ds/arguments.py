@@ -96,7 +96,9 @@ def parse(argv: Sequence[str]) -> Arguments:
     """
     groups: Any = (ModelArguments, DataArguments, CachedArguments, Seq2SeqTrainingArguments)
     parser = _Parser(groups, allow_abbrev=False)
-    flags = normalise(argv, {name: action.choices or () for action in parser._actions for name in action.option_strings})
+    flags = normalise(
+        argv, {name: tuple(action.choices or ()) for action in parser._actions for name in action.option_strings}
+    )
     if (deepspeed_file := value_of(flags, "--deepspeed")) is not None:
         ds_config.load(deepspeed_file)
     if not torch.accelerator.is_available():

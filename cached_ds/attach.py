@@ -106,6 +106,8 @@ def _check_attachable(encoder: nn.Module) -> None:
         raise ValueError("the model is already attached; call cached_ds.detach(model) first to attach it anew")
     if any(isinstance(parameter, DTensor) for parameter in encoder.parameters()):
         raise ValueError("the encoder's parameters are already sharded; attach first, then shard the model")
+    if hasattr(encoder, "ds_id"):  # ZeRO-3 numbers the modules it has hung its hooks on: they would gather per window
+        raise ValueError("ZeRO-3 already manages the encoder; attach before deepspeed.initialize")
 
 
 def _take_prefix(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -18,9 +18,10 @@ def check_gathered(encoder: nn.Module) -> None:
         RuntimeError: a parameter is still sharded, or FSDP1 manages the encoder; the message says what to do.
     """
     parameters = dict(encoder.named_parameters())
-    if not parameters:
+    # FSDP1 leaves views of its flat parameter there (use_orig_params=True), or nothing.
+    if not all(isinstance(parameter, nn.Parameter) for parameter in parameters.values()) or not parameters:
         raise RuntimeError(
-            "cached_ds: the encoder has no parameters in its forward: FSDP1 (FullyShardedDataParallel) manages them, "
+            "cached_ds: the encoder's parameters are not its own in its forward: FSDP1 (FullyShardedDataParallel) has them, "
             "which is not supported; use FSDP2: cached_ds.fsdp.shard(model), or fsdp_version: 2 for accelerate"
         )
     for name, parameter in parameters.items():

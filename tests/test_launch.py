@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(folder):
-    return workshop.expected_weights(folder)
+    return workshop.expected(folder)[0]
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -89,19 +89,21 @@ def launcher(name):
     return ["accelerate", "launch", "--config_file", config, "--main_process_port", port]
 
 
-def expected_weights(folder):
-    """What full backpropagation over the whole training set makes of the model."""
+def expected(folder):
+    """What full backpropagation over the whole training set makes of the model: its weights, and the losses."""
     model = BartForConditionalGeneration.from_pretrained(folder / "model").train()
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     rows = [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    losses = []
     for _ in range(STEPS):
-        losses = [oracle.loss(model, _batch(tokenizer, row), window=WINDOW) for row in rows]
-        torch.stack(losses).mean().backward()
+        loss = torch.stack([oracle.loss(model, _batch(tokenizer, row), window=WINDOW) for row in rows]).mean()
+        losses.append(loss.item())
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         optimizer.zero_grad()
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}, losses
 
 
 def _batch(tokenizer, row):
