@@ -1,7 +1,7 @@
 """What users already have, on an attached model: a plain Accelerator loop, and the plain Seq2SeqTrainer.
 
-A script for two ranks under any launcher: `plain_users.py FOLDER OUTPUT {loop|trainer} [DEEPSPEED_JSON]`. Saves the model
-to OUTPUT and prints `losses: [...]`, the losses as they are shown to the user.
+A script for two ranks under any launcher: `plain_users.py FOLDER OUTPUT {loop|trainer} [DEEPSPEED_JSON]`. Saves the
+model to OUTPUT and prints `losses: [...]`, the losses as they are shown to the user.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def loop(folder):
 
 
 def trainer(folder, output, deepspeed):
-    """transformers' own Seq2SeqTrainer."""
+    """Transformers' own Seq2SeqTrainer."""
     arguments = Seq2SeqTrainingArguments(
         output_dir=output, use_cpu=True, per_device_train_batch_size=1, gradient_accumulation_steps=ACCUMULATION,
         max_steps=workshop.STEPS, optim="sgd", learning_rate=workshop.LEARNING_RATE, lr_scheduler_type="constant",
