@@ -21,8 +21,8 @@ def check_gathered(encoder: nn.Module) -> None:
     # FSDP1 leaves views of its flat parameter there (use_orig_params=True), or nothing.
     if not all(isinstance(parameter, nn.Parameter) for parameter in parameters.values()) or not parameters:
         raise RuntimeError(
-            "cached_ds: the encoder's parameters are not its own in its forward: FSDP1 (FullyShardedDataParallel) has them, "
-            "which is not supported; use FSDP2: cached_ds.fsdp.shard(model), or fsdp_version: 2 for accelerate"
+            "cached_ds: the encoder's parameters are not its own in its forward: FSDP1 (FullyShardedDataParallel) has "
+            "them, which is not supported; use FSDP2: cached_ds.fsdp.shard(model), or fsdp_version: 2 for accelerate"
         )
     for name, parameter in parameters.items():
         if isinstance(parameter, DTensor):

@@ -46,7 +46,8 @@ def ranks():
 
 def remove_stale_locks():
     """Forget builders that were killed: torch would wait for their lock for ever."""
-    for lock in Path(get_default_build_root()).glob("*/deepspeed_shm_comm/lock"):
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    for lock in root.rglob("deepspeed_shm_comm/lock"):
         if time.time() - lock.stat().st_mtime > BUILD_SECONDS:
             lock.unlink()
 
