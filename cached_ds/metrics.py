@@ -9,6 +9,8 @@ import numpy as np
 from rouge_score import rouge_scorer
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
+from cached_ds.data import exact_match
+
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
@@ -33,13 +35,21 @@ def decode(token_ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> list[st
     return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
-def summary_metrics(tokenizer: PreTrainedTokenizerBase) -> Callable[[EvalPrediction], dict[str, float]]:
-    """A `compute_metrics` for the Trainer: ROUGE and the mean generated length `gen_len` in tokens."""
+def summary_metrics(
+    tokenizer: PreTrainedTokenizerBase, *, facts: bool = False
+) -> Callable[[EvalPrediction], dict[str, float]]:
+    """A `compute_metrics` for the Trainer: ROUGE and the mean generated length `gen_len` in tokens.
+
+    With `facts`, for `keyfacts`, also `facts`: 100 x the share of facts that are reported in the right place.
+    """
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         generated, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-        scores = rouge(decode(generated, tokenizer), decode(labels, tokenizer))
+        summaries, references = decode(generated, tokenizer), decode(labels, tokenizer)
         lengths = ((generated >= 0) & (generated != tokenizer.pad_token_id)).sum(axis=1)
-        return {name: round(value, 4) for name, value in (scores | {"gen_len": float(lengths.mean())}).items()}
+        scores = rouge(summaries, references) | {"gen_len": float(lengths.mean())}
+        if facts:
+            scores["facts"] = 100 * exact_match(summaries, references=references)
+        return {name: round(value, 4) for name, value in scores.items()}
 
     return compute

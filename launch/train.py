@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import numpy as np
 import torch.distributed as dist
 import transformers
 from datasets import Dataset, DatasetDict
-from transformers import set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from cached_ds import CachedSeq2SeqTrainer, report
 from cached_ds.arguments import Arguments, parse
@@ -47,12 +47,19 @@ def main(argv: Sequence[str]) -> None:
             data_collator=WholeDocumentCollator(
                 tokenizer, model=model, pad_to_multiple_of=arguments.data.pad_to_multiple_of
             ),
-            compute_metrics=summary_metrics(tokenizer) if arguments.training.predict_with_generate else None,
+            compute_metrics=metrics_for(arguments, tokenizer),
         )
     run(trainer, splits, arguments)
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+
+
+def metrics_for(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Callable[..., dict[str, float]] | None:
+    """ROUGE of generated summaries, if summaries are generated."""
+    if not arguments.training.predict_with_generate:
+        return None
+    return summary_metrics(tokenizer, facts=arguments.data.dataset_name == "keyfacts")
 
 
 @contextmanager

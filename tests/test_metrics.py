@@ -41,3 +41,10 @@ def test_padding_does_not_count(tmp_path):
     padded = np.array([[*words, tokenizer.pad_token_id, -100]])
     scores = summary_metrics(tokenizer)(EvalPrediction(predictions=padded, label_ids=padded))
     assert scores["rouge1"] == 100 and scores["gen_len"] == len(words)
+
+
+def test_facts_are_counted_where_they_stand(tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(workshop.build(tmp_path) / "model")
+    found, wanted = (np.array([tokenizer(text)["input_ids"]]) for text in ("word1 word2 word3", "word1 word5 word3"))
+    scores = summary_metrics(tokenizer, facts=True)(EvalPrediction(predictions=found, label_ids=wanted))
+    assert scores["facts"] == pytest.approx(200 / 3, abs=1e-3)
