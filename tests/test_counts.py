@@ -1,0 +1,93 @@
+"""Counts: what a step costs in encoder forwards and collectives, which must not depend on the number of windows."""
+
+from __future__ import annotations
+
+import collections
+
+import engines
+import pytest
+import tiny
+import torch
+import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cached_ds import attach
+
+GATHERS = ("_allgather_base_", "allgather_")
+REDUCTIONS = ("allreduce_", "_reduce_scatter_base_", "reduce_scatter_", "reduce_")
+# Without these ZeRO-3 keeps such a tiny model gathered, and there is little to count.
+RELEASE = {"stage3_max_live_parameters": 0, "stage3_max_reuse_distance": 0, "stage3_prefetch_bucket_size": 0}
+
+
+@pytest.mark.parametrize("recompute", ["all", 0, 2, 1000])
+@pytest.mark.parametrize("windows_per_pass", [1, 3])
+def test_a_pass_is_encoded_twice_and_a_kept_one_once(recompute, windows_per_pass):
+    options = {"window": tiny.WINDOW, "windows_per_pass": windows_per_pass, "recompute": recompute}
+    model = attach(tiny.make_model("bart"), **options)
+    batch = tiny.make_batch("bart", (100, 47))
+    model(**batch).loss.backward()
+    state = model.get_encoder().cached
+    assert (state.tokens_read, state.windows_read) == (147, 7 + 4)  # 98 and 45 tokens of content, 14 to a window
+    passes = -(-state.windows_read // windows_per_pass)
+    kept = 0 if recompute == "all" else min(recompute, passes)
+    assert state.encoder_forwards == 2 * passes - kept
+
+
+def test_a_frozen_encoder_and_a_forward_without_grad_encode_once():
+    model, batch = attach(tiny.make_model("bart"), window=tiny.WINDOW), tiny.make_batch("bart", (100,))
+    with torch.no_grad():
+        model(**batch)
+    assert model.get_encoder().cached.encoder_forwards == 7
+    model.get_encoder().requires_grad_(False)
+    model(**batch).loss.backward()
+    assert model.get_encoder().cached.encoder_forwards == 14
+
+
+def test_each_gradient_is_accumulated_once_per_backward():
+    model, fired = attach(tiny.make_model("bart"), window=tiny.WINDOW), collections.Counter()
+    for name, parameter in model.named_parameters():
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: fired.update([name]))
+    for backward in (1, 2):
+        model(**tiny.make_batch("bart", (200, 47))).loss.backward()
+        assert fired == dict.fromkeys(dict(model.named_parameters()), backward)
+
+
+class CountCollectives(TorchDispatchMode):
+    """Counts what goes to the process group, whether Python or a C++ reducer sends it."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = collections.Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
+        if func.namespace == "c10d":
+            self.counts[func._opname] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def collectives(engine, windows):
+    """Collectives of one step, by name; two steps go before, in which ZeRO-3 learns the order of the modules."""
+    model = attach(tiny.make_model("bart"), window=tiny.WINDOW)
+    settings = {"zero": RELEASE} if engine == "zero3" else {}
+    runner = engines.make_engine(engine, model, 1, **settings)
+    shape = {"rank": dist.get_rank(), "accumulation": 1}
+    for step in engines.documents("bart", steps=2, windows=(1, 2), **shape):
+        runner.step(step)
+    (step,) = engines.documents("bart", steps=1, windows=windows, **shape)
+    with CountCollectives() as counter:
+        runner.step(step)
+    return counter.counts
+
+
+def total(counts, names):
+    return sum(counts[name] for name in names)
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2", "zero1", "zero2", "zero3"])
+def test_collectives_are_the_same_for_1_and_for_100_windows(zero_ranks, engine):
+    few, many = (zero_ranks.run(collectives, engine=engine, windows=windows) for windows in ((1, 1), (1, 100)))
+    assert few == many
+    for counts in many:
+        assert total(counts, REDUCTIONS) >= 1
+        # Encoder and decoder layers, in forward and in backward; ZeRO-1 and 2 gather the updated weights; DDP nothing.
+        assert total(counts, GATHERS) >= {"ddp": 0, "zero1": 1, "zero2": 1}.get(engine, 6)
