@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 BUILD_OPS := from deepspeed.ops.op_builder import ShareMemCommBuilder; ShareMemCommBuilder().load()
 
-.PHONY: install quickstart test check clean
+.PHONY: install quickstart test parity check clean
 
 install: $(STAMP)
 
@@ -35,6 +35,9 @@ quickstart: install
 
 test: install
 	$(PYTHON) -m pytest
+
+parity: install
+	$(PYTHON) benchmarks/parity.py
 
 check: install
 	$(BIN)/ruff check .

@@ -1,9 +1,9 @@
 """The oracle: full backpropagation through the whole document, sharing no code with cached_ds.
 
 It encodes every window of every document with a graph, glues the kept states together and lets the decoder attend to
-all of them: the definition of what cached_ds must compute, in memory that grows with the document. Everything is spelled
-out anew from the rules the package documents: how windows are cut, and that the pass whose first window has number i runs
-with the generator seeded with S + i, S being one draw of the caller's generator.
+all of them: the definition of what cached_ds must compute, in memory that grows with the document. Everything is
+spelled out anew from the rules the package documents: how windows are cut, and that the pass whose first window has
+number i runs with the generator seeded with S + i, S being one draw of the caller's generator.
 """
 
 from __future__ import annotations
