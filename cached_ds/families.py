@@ -47,6 +47,10 @@ def _any_window(_: PretrainedConfig) -> int:
     return 1
 
 
+def _attention_window(config: PretrainedConfig) -> int:
+    return max(config.attention_window)
+
+
 @dataclass(frozen=True)
 class Family:
     """What cached_ds has to know of one architecture.
@@ -81,7 +85,7 @@ FAMILIES: dict[str, Family] = {
     "led": Family(
         _BOS_EOS,
         positions="max_encoder_position_embeddings",
-        window_multiple=lambda config: max(config.attention_window),
+        window_multiple=_attention_window,
         global_attention=_first_token_global,
         output=LEDEncoderBaseModelOutput,
     ),
