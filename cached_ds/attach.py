@@ -111,6 +111,7 @@ def _check_attachable(encoder: nn.Module) -> None:
 
 
 def _take_prefix(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Forward pre-hook: hand `prefix_lengths` [B] to the encoder for this call."""
-    windowed_encoder(model).cached.prefix_lengths = kwargs.pop("prefix_lengths", None)
+    """Forward pre-hook: hand `prefix_lengths` [B] to the encoder, if this call reaches it (`generate`'s steps do not)."""
+    prefix = kwargs.pop("prefix_lengths", None)
+    windowed_encoder(model).cached.prefix_lengths = prefix if kwargs.get("encoder_outputs") is None else None
     return args, kwargs

@@ -54,13 +54,13 @@ P = TypeVar("P", bound=Piece)
 
 @dataclass(frozen=True)
 class Job(Generic[P]):
-    """One replayed forward: `encode(piece)` gives [K, D] states, which fill `piece.rows` of the [`rows`, D] result."""
+    """One replayed forward: `encode(piece)` gives states [K, D], which fill `piece.rows` of H [*shape, D], flattened."""
 
     encode: Callable[[P], Tensor]
     passes: Sequence[P]
     parameters: Callable[[], list[Tensor]]
     streams: RandomStreams
-    rows: int
+    shape: tuple[int, ...]
     kept: int = 0
 
     def run(self, piece: P) -> Tensor:
@@ -70,7 +70,7 @@ class Job(Generic[P]):
 
 
 def replay(job: Job[Any], anchor: Tensor) -> Tensor:
-    """Hidden states H [rows, D] of all passes; rows that no pass fills are zero.
+    """Hidden states H [*shape, D] of all passes; rows that no pass fills are zero.
 
     Gradients flow to the tensors that `job.parameters()` returns (those that require one) and to `anchor`.
 
@@ -117,15 +117,15 @@ def _run_forward(job: Job[Any], *, kept: int) -> tuple[Tensor, list[Tensor]]:
             states = job.run(piece)
         if number < kept:
             graphs.append(states)
-        result = states.new_zeros(job.rows, states.shape[-1]) if result is None else result
-        result.index_copy_(0, piece.rows, states.detach())
+        result = states.new_zeros(*job.shape, states.shape[-1]) if result is None else result
+        result.flatten(0, -2).index_copy_(0, piece.rows, states.detach())
     assert result is not None, "a batch has at least one pass"
     return result, graphs
 
 
 def _run_backward(job: Job[Any], graphs: list[Tensor], gradient: Tensor) -> list[Tensor]:
     """Sum the parameters' gradients over all passes; only kept graphs can be asked for again (retain_graph)."""
-    parameters = job.parameters()
+    parameters, gradient = job.parameters(), gradient.flatten(0, -2)
     sums = [torch.zeros_like(parameter, dtype=_sum_dtype(parameter)) for parameter in parameters]
     retain = torch._C._autograd._get_current_graph_task_keep_graph()
     for number, piece in enumerate(job.passes):

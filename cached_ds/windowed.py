@@ -94,10 +94,10 @@ class Windowed(nn.Module):
             passes=self._cut(batch, input_ids.device),
             parameters=self._trainable,
             streams=RandomStreams(self.cached.config.seed, input_ids.device),
-            rows=input_ids.numel(),
+            shape=tuple(input_ids.shape),
             kept=0 if self.cached.config.recompute == "all" else int(self.cached.config.recompute),
         )
-        return replay(job, anchor).view(*input_ids.shape, -1)
+        return replay(job, anchor)
 
     def _trainable(self) -> list[Tensor]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]

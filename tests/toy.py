@@ -45,7 +45,7 @@ class Toy:
     def job(self, **changes):
         streams = RandomStreams(SEED, torch.device("cpu"))
         rows = len(self.weights)
-        job = Job(encode=self.encode, passes=self.passes, parameters=self.trainable, streams=streams, rows=rows)
+        job = Job(encode=self.encode, passes=self.passes, parameters=self.trainable, streams=streams, shape=(rows,))
         return dataclasses.replace(job, **changes)
 
     def states(self, **changes):
