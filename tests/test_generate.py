@@ -95,3 +95,22 @@ def test_gradient_free_encoding_leaves_no_graph():
     with torch.no_grad():
         assert model(**batch).loss.grad_fn is None
     assert model(**batch).loss.grad_fn is not None
+
+
+def test_prefix_lengths_of_one_generation_do_not_reach_the_next():
+    batch, (_, model) = five_windows("bart"), pair("bart")
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    states = model.get_encoder()(**inputs).last_hidden_state
+    model.generate(**inputs, prefix_lengths=torch.tensor([3, 1]), **WRITE)
+    assert torch.equal(model.get_encoder()(**inputs).last_hidden_state, states)
+
+
+def test_prefix_lengths_of_a_call_with_states_do_not_reach_the_next():
+    batch, (_, model) = five_windows("bart"), pair("bart")
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    encoded = model.get_encoder()(**inputs)
+    prefix = torch.tensor([3, 1])
+    model(
+        encoder_outputs=encoded, attention_mask=batch["attention_mask"], labels=batch["labels"], prefix_lengths=prefix
+    )
+    assert torch.equal(model.get_encoder()(**inputs).last_hidden_state, encoded.last_hidden_state)
