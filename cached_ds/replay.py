@@ -54,7 +54,7 @@ P = TypeVar("P", bound=Piece)
 
 @dataclass(frozen=True)
 class Job(Generic[P]):
-    """One replayed forward: `encode(piece)` gives states [K, D], which fill `piece.rows` of H [*shape, D], flattened."""
+    """One replayed forward: `encode(piece)` gives states [K, D], which fill `piece.rows` of H [*shape, D]."""
 
     encode: Callable[[P], Tensor]
     passes: Sequence[P]

@@ -31,7 +31,7 @@ def test_each_pass_runs_twice_and_a_kept_one_once(kept, calls):
 
 def test_rows_that_no_pass_fills_are_zero():
     toy = Toy(make_net())
-    states = toy.states(rows=12)
+    states = toy.states(shape=(12,))
     assert torch.equal(states[10:], torch.zeros(2, WIDTH, dtype=states.dtype))
 
 

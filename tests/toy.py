@@ -44,8 +44,8 @@ class Toy:
 
     def job(self, **changes):
         streams = RandomStreams(SEED, torch.device("cpu"))
-        rows = len(self.weights)
-        job = Job(encode=self.encode, passes=self.passes, parameters=self.trainable, streams=streams, shape=(rows,))
+        shape = (len(self.weights),)
+        job = Job(encode=self.encode, passes=self.passes, parameters=self.trainable, streams=streams, shape=shape)
         return dataclasses.replace(job, **changes)
 
     def states(self, **changes):

@@ -3,7 +3,8 @@
 A document is cut into `num_facts` equal segments of filler words; each segment holds one fact at a random place, and a
 model that reads only the first part of a document can report only that part of the facts.
 
-- variant "single": a fact is one word, `fact17`; the summary is the facts in the document's order.
+- variant "single": a fact is one word that names its place and its value, `fact3=17`; the summary is the facts in order.
+  (The place is in the word because windows are encoded apart: nothing else could tell which of two came first.)
 - variant "keyvalue" (harder): a fact is a key and a value, `key3 fact17`, with the keys in random order over the
   document; the summary is the values in the order of the keys, so values must be bound to their keys.
 """
@@ -20,7 +21,7 @@ from datasets import Dataset, DatasetDict, Features, NamedSplit, Value
 from datasets.fingerprint import Hasher
 
 VARIANTS = ("single", "keyvalue")
-_RULES_VERSION = 1
+_RULES_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +74,17 @@ def make_document(config: KeyFactsConfig, *, split: str, index: int) -> dict[str
     """Make one document and its summary; every (seed, split, index) has a random stream of its own."""
     stream = random.Random(f"{config.seed}/{split}/{index}")
     keys = stream.sample(range(config.num_facts), config.num_facts)
-    values = [f"fact{stream.randrange(config.num_values)}" for _ in keys]
+    values = [stream.randrange(config.num_values) for _ in keys]
     words = [f"word{filler}" for filler in stream.choices(range(config.num_fillers), k=config.length)]
-    for place, key, value in zip(_fact_places(config, stream), keys, values, strict=True):
-        words[place : place + config.fact_words] = [value] if config.variant == "single" else [f"key{key}", value]
-    if config.variant == "keyvalue":
-        values = [value for _, value in sorted(zip(keys, values, strict=True))]
-    return {"text": " ".join(words), "summary": " ".join(values)}
+    if config.variant == "single":
+        facts = [[f"fact{number}={value}"] for number, value in enumerate(values)]
+        summary = [word for (word,) in facts]
+    else:
+        facts = [[f"key{key}", f"fact{value}"] for key, value in zip(keys, values, strict=True)]
+        summary = [value for _, value in sorted(facts, key=lambda fact: int(fact[0].removeprefix("key")))]
+    for place, fact in zip(_fact_places(config, stream), facts, strict=True):
+        words[place : place + len(fact)] = fact
+    return {"text": " ".join(words), "summary": " ".join(summary)}
 
 
 def exact_match(predictions: Sequence[str], *, references: Sequence[str]) -> float:

@@ -71,8 +71,8 @@ def test_streams_are_reproducible_and_never_shared() -> None:
     assert len(set(texts)) == len(texts)
     assert texts[0] == make_document(KeyFactsConfig(), split="train", index=0)["text"]
     assert make_document(KeyFactsConfig(length=4, num_facts=1), split="train", index=0) == {
-        "text": "fact27 word14 word14 word31",
-        "summary": "fact27",
+        "text": "fact0=27 word14 word14 word31",
+        "summary": "fact0=27",
     }
 
 
