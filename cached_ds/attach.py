@@ -111,7 +111,7 @@ def _check_attachable(encoder: nn.Module) -> None:
 
 
 def _take_prefix(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Forward pre-hook: hand `prefix_lengths` [B] to the encoder, if this call reaches it: `generate` encodes before."""
+    """Forward pre-hook: hand `prefix_lengths` [B] to the encoder, if this call runs it: `generate` did before."""
     prefix = kwargs.pop("prefix_lengths", None)
     windowed_encoder(model).cached.prefix_lengths = prefix if kwargs.get("encoder_outputs") is None else None
     return args, kwargs
