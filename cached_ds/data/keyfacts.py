@@ -3,8 +3,8 @@
 A document is cut into `num_facts` equal segments of filler words; each segment holds one fact at a random place, and a
 model that reads only the first part of a document can report only that part of the facts.
 
-- variant "single": a fact is one word that names its place and its value, `fact3=17`; the summary is the facts in order.
-  (The place is in the word because windows are encoded apart: nothing else could tell which of two came first.)
+- variant "single": a fact is one word that names its place and its value, `fact3=17`; the summary is the facts in
+  order. (The word names the place because windows are encoded apart: nothing else could tell which of two came first.)
 - variant "keyvalue" (harder): a fact is a key and a value, `key3 fact17`, with the keys in random order over the
   document; the summary is the values in the order of the keys, so values must be bound to their keys.
 """
