@@ -8,6 +8,7 @@ import math
 import oracle
 import tiny
 import torch
+from engines import worst
 
 from cached_ds import CachedConfig, attach
 
@@ -26,7 +27,7 @@ def worst_error(found, expected):
     assert found.keys() == expected.keys()
     assert whole > 0
     gaps = {name: (found[name] - expected[name]).norm().item() for name in expected}
-    return max(gap / max(expected[name].norm().item(), 1e-6 * whole) for name, gap in gaps.items())
+    return worst(gap / max(expected[name].norm().item(), 1e-6 * whole) for name, gap in gaps.items())
 
 
 def oracle_options(config, *, random):
@@ -50,4 +51,4 @@ def gradient_error(model, batch, *, random=False, seed=7, **fields):
     torch.manual_seed(seed)
     expected = oracle.loss(reference, batch, **oracle_options(config, random=random))
     expected.backward()
-    return max(worst_error(gradients(model), gradients(reference)), abs(loss.item() / expected.item() - 1))
+    return worst([worst_error(gradients(model), gradients(reference)), abs(loss.item() / expected.item() - 1)])

@@ -6,6 +6,7 @@ Every function here runs on a rank. SGD with a large step, so that a wrong gradi
 from __future__ import annotations
 
 import copy
+import math
 
 import oracle
 import tiny
@@ -154,6 +155,13 @@ def relative_errors(found, expected):
     return {name: ((found[name] - expected[name]).norm() / expected[name].norm()).item() for name in expected}
 
 
+def worst(errors):
+    """The largest; `max` alone may pass over a NaN."""
+    errors = list(errors)
+    assert all(map(math.isfinite, errors)), errors
+    return max(errors)
+
+
 def parity(
     family, engine, dropout=0.0, *, steps=3, accumulation=3, windows=(1, 37), dtype=torch.float32, change=None,
     settings=None, clip=CLIP, **fields,
@@ -173,8 +181,8 @@ def parity(
     options = {"window": tiny.WINDOW, "per_pass": fields.get("windows_per_pass", 1), "random": dropout > 0}
     found = train(make_engine(engine, model, accumulation, clip, **(settings or {})), work)
     expected = train(Oracle(reference, accumulation, clip, alone=engine == "plain", **options), work)
-    losses = max(abs(a - b) / abs(b) for a, b in zip(found[0], expected[0], strict=True))
-    return max(*relative_errors(found[1], expected[1]).values(), losses)
+    losses = [abs(a - b) / abs(b) for a, b in zip(found[0], expected[0], strict=True)]
+    return worst([*relative_errors(found[1], expected[1]).values(), *losses])
 
 
 def train(engine, work):

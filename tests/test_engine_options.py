@@ -98,7 +98,7 @@ def own_parity(make, *, change=None, attached=True):
     work = engines.documents("bart", rank=dist.get_rank(), **SMALL)
     _, found = engines.train(make(model), work)
     expected = engines.Oracle(reference, SMALL["accumulation"], alone=False, window=tiny.WINDOW)
-    return max(engines.relative_errors(found, engines.train(expected, work)[1]).values())
+    return engines.worst(engines.relative_errors(found, engines.train(expected, work)[1]).values())
 
 
 def by_initialize(stage):
