@@ -23,8 +23,3 @@ class Autocast:
     def again(self) -> torch.autocast:
         """A context with the same state; weights cast once serve all passes inside it."""
         return torch.autocast(self.device_type, enabled=self.enabled, dtype=self.dtype)
-
-    def forget_weights(self) -> None:
-        """Drop weights cast under no_grad: a later layer that shares one would lose its gradient (pytorch #48049)."""
-        if self.enabled:
-            torch.clear_autocast_cache()

@@ -95,7 +95,6 @@ class _Replay(torch.autograd.Function):
         ctx.job, ctx.autocast = job, Autocast.current(anchor.device)
         ctx.save_for_backward(anchor, *parameters)
         states, ctx.graphs = _run_forward(job, kept=job.kept)
-        ctx.autocast.forget_weights()
         return states
 
     @staticmethod
