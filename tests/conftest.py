@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import workshop
 from ranks import Ranks
 from torch.utils.cpp_extension import get_default_build_root
 
@@ -65,3 +66,15 @@ def zero_ops():
 def zero_ranks(ranks, zero_ops):  # noqa: ARG001
     """The same pool, once DeepSpeed's shared-memory op is built."""
     return ranks
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A workshop: a small model, its tokenizer and documents on disk; read it, do not write into it."""
+    return workshop.build(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="session")
+def expected(folder):
+    """Weights and losses after the workshop's steps of full backpropagation."""
+    return workshop.expected(folder)

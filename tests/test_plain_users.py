@@ -24,16 +24,6 @@ KINDS = {
 pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("zero_ops")]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return workshop.build(tmp_path_factory.mktemp("workshop"))
-
-
-@pytest.fixture(scope="module")
-def expected(folder):
-    return workshop.expected(folder)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_users_have_trains_rightly(kind, folder, expected, tmp_path):
     weights, losses = expected

@@ -16,11 +16,6 @@ from cached_ds.progress import TokenProgressCallback
 from cached_ds.sampler import LengthBalancedSampler
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return workshop.build(tmp_path_factory.mktemp("workshop"))
-
-
 def make_trainer(folder, tmp_path, *, prefix=None, model=None, **changes):
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     arguments = DataArguments(train_file=str(folder / "train.jsonl"), source_prefix=prefix)

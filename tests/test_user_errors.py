@@ -5,17 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-import workshop
 from workshop import ROOT, flags, launch, launcher
 
 from cached_ds.arguments import parse
 
 TRAIN = ROOT / "launch" / "train.py"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return workshop.build(tmp_path_factory.mktemp("workshop"))
 
 
 def refused(folder, tmp_path, **changes):
