@@ -54,6 +54,19 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
     return model
 
 
+def ensure_attached(model: M, config: CachedConfig | None) -> M:
+    """Attach `model` unless it is attached; None: the defaults, or what it is attached with. Returns the same object.
+
+    Raises:
+        ValueError: a config for a model that is attached already; what `attach` refuses.
+    """
+    if not is_attached(model):
+        return attach(model, config)
+    if config is not None:
+        raise ValueError("the model is attached already: leave `cached` out, or detach it first")
+    return model
+
+
 def detach(model: M) -> M:
     """Undo `attach`; returns the same object.
 

@@ -22,9 +22,8 @@ def normalise(argv: Sequence[str], known: Mapping[str, Collection[str]]) -> list
     Raises:
         ValueError: an unknown flag or recipe key, with the nearest known one; an unreadable recipe; a stray word.
     """
-    flags = [
-        flag for flag in argv if not flag.startswith("--local_rank=")
-    ]  # DeepSpeed's launcher; LOCAL_RANK says it too
+    # DeepSpeed's launcher puts --local_rank=N first; the environment says it too.
+    flags = [flag for flag in argv if not flag.startswith("--local_rank=")]
     if flags and flags[0].endswith(RECIPE_ENDINGS):
         flags = [*_recipe_flags(flags[0], known), *flags[1:]]
     elif flags and not flags[0].startswith("--"):

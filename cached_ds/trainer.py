@@ -18,7 +18,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from cached_ds import fsdp
-from cached_ds.attach import attach, is_attached
+from cached_ds.attach import ensure_attached
 from cached_ds.config import CachedConfig
 from cached_ds.progress import TokenProgressCallback
 from cached_ds.sampler import LengthBalancedSampler
@@ -48,10 +48,7 @@ class CachedSeq2SeqTrainer(Seq2SeqTrainer):
         **arguments: Any,
     ) -> None:
         """Attach the model, set the Trainer up, and shard the model if FSDP is asked for."""
-        if not is_attached(model):
-            attach(model, cached or CachedConfig())
-        elif cached is not None:
-            raise ValueError("the model is attached already: leave `cached` out, or detach it first")
+        ensure_attached(model, cached)
         super().__init__(model=model, args=args, **arguments)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TokenProgressCallback)

@@ -17,7 +17,7 @@ from deepspeed.utils import z3_leaf_module
 from torch import nn
 
 from cached_ds import ds_config
-from cached_ds.attach import attach, is_attached, windowed_encoder
+from cached_ds.attach import ensure_attached, windowed_encoder
 from cached_ds.config import CachedConfig
 
 
@@ -35,12 +35,10 @@ def initialize(
     Raises:
         ValueError: unknown keys in the DeepSpeed config; what `attach` refuses; `cached` for an attached model.
     """
-    settings = ds_config.load(config) if isinstance(config, str | Path) else config
-    ds_config.check_keys(settings, source=str(config) if isinstance(config, str | Path) else "config")
-    if not is_attached(model):
-        attach(model, cached or CachedConfig())
-    elif cached is not None:
-        raise ValueError("the model is attached already: leave `cached` out, or detach it first")
+    if isinstance(config, dict):
+        ds_config.check_keys(config, source="config")
+    settings = config if isinstance(config, dict) else ds_config.load(config)
+    ensure_attached(model, cached)
     assert z3_leaf_module(windowed_encoder(model)), "DeepSpeed no longer reads the leaf mark of the class"
     arguments.setdefault("model_parameters", [p for p in model.parameters() if p.requires_grad])
     return deepspeed.initialize(model=model, config=fill_auto(settings, model), **arguments)

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch.distributed as dist
 import transformers
 from datasets import Dataset, DatasetDict
@@ -112,7 +111,7 @@ def predict(trainer: CachedSeq2SeqTrainer, documents: Dataset, *, num_samples: i
     lines = [" ".join(summary.split()) for summary in summaries]
     Path(trainer.args.output_dir, "generated_predictions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     for number in range(min(num_samples, len(lines))):
-        length = len(np.asarray(documents[number]["input_ids"]))
+        length = documents[number]["length"]
         print(
             f"\ndocument {number} ({length:,} tokens)\n  reference: {references[number]}\n  summary:   {lines[number]}"
         )
