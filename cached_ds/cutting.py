@@ -45,12 +45,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class EncoderPass:
-    """One pass on the device: `inputs` are the encoder's keyword arguments [N, w]; `slots`, `rows` are [K]."""
+    """One pass on the device: the encoder's keyword arguments [N, w], which slots [K] are kept, where they go."""
 
     index: int
     inputs: dict[str, Tensor]
     slots: Tensor
-    rows: Tensor
+    spans: tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Cutter:
             asked = piece.gather(batch.global_attention_mask, 0)
             inputs["global_attention_mask"] = self.family.global_attention(asked)
         inputs = {name: _move(value, device) for name, value in inputs.items()}
-        return EncoderPass(piece.index, inputs, _move(piece.slots, device), _move(piece.rows, device))
+        return EncoderPass(piece.index, inputs, _move(piece.slots, device), piece.spans)
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:

@@ -6,6 +6,7 @@ per pass, hangs ranks with different numbers of passes, and fights loss scaling,
 
 Flow (CachED, arXiv 2501.01805 section 3, inside one autograd node):
   1. forward: each pass runs under no_grad with its own random stream; its states go into their rows of H.
+     H (and later its gradient) may live in host memory or in a file (offload.py).
   2. the decoder computes the loss from H; autograd brings G = dJ/dH, all of it, to this node.
   3. backward: each pass runs again with its stream and with a graph; `torch.autograd.grad(h, parameters, G_pass)` is
      added to sums (float32 where parameters are narrower).
@@ -26,6 +27,7 @@ The scalar `anchor` always gets a gradient: backward hooks on the module (ZeRO-3
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -34,6 +36,7 @@ import torch
 from torch import Tensor
 
 from cached_ds.autocast import Autocast
+from cached_ds.offload import Conveyor, zeros
 from cached_ds.streams import RandomStreams
 
 
@@ -45,8 +48,8 @@ class Piece(Protocol):
         """Number of its random stream."""
 
     @property
-    def rows(self) -> Tensor:
-        """[K] rows of H that its states fill."""
+    def spans(self) -> Sequence[slice]:
+        """Rows of H that its states [K, D] fill, in their order."""
 
 
 P = TypeVar("P", bound=Piece)
@@ -54,7 +57,10 @@ P = TypeVar("P", bound=Piece)
 
 @dataclass(frozen=True)
 class Job(Generic[P]):
-    """One replayed forward: `encode(piece)` gives states [K, D], which fill `piece.rows` of H [*shape, D]."""
+    """One replayed forward: `encode(piece)` gives states [K, D], which fill `piece.spans` of H [*shape, D].
+
+    `buffer(shape, dtype=, device=)` makes H, zeros; the graphs of the first `kept` passes are kept.
+    """
 
     encode: Callable[[P], Tensor]
     passes: Sequence[P]
@@ -62,6 +68,7 @@ class Job(Generic[P]):
     streams: RandomStreams
     shape: tuple[int, ...]
     kept: int = 0
+    buffer: Callable[..., Tensor] = zeros
 
     def run(self, piece: P) -> Tensor:
         """The states [K, D] of one pass, drawn from its own random stream."""
@@ -80,7 +87,7 @@ def replay(job: Job[Any], anchor: Tensor) -> Tensor:
     """
     parameters = job.parameters()
     if torch.is_grad_enabled() and parameters:
-        _refuse_tensor_hooks(parameters)
+        refuse_tensor_hooks(parameters)
         states = _Replay.apply(job, anchor, *parameters)
     else:
         with torch.no_grad():
@@ -103,7 +110,7 @@ class _Replay(torch.autograd.Function):
             raise RuntimeError("cached_ds: create_graph=True (a second derivative) is not possible through replay")
         anchor = ctx.saved_tensors[0]  # raises torch's own errors: graph already freed, parameters changed in place
         with ctx.autocast.again():
-            sums = _run_backward(ctx.job, ctx.graphs, gradients[0])
+            sums = _run_backward(ctx.job, ctx.graphs, gradients[0], anchor.device)
         return None, torch.zeros_like(anchor), *sums
 
 
@@ -116,42 +123,64 @@ def _run_forward(job: Job[Any], *, kept: int) -> tuple[Tensor, list[Tensor]]:
             states = job.run(piece)
         if number < kept:
             graphs.append(states)
-        result = states.new_zeros(*job.shape, states.shape[-1]) if result is None else result
-        result.flatten(0, -2).index_copy_(0, piece.rows, states.detach())
+        if result is None:
+            conveyor = Conveyor(states.device)
+            result = job.buffer((*job.shape, states.shape[-1]), dtype=states.dtype, device=states.device)
+        for span, part in zip(piece.spans, states.detach().split(_sizes(piece)), strict=True):
+            conveyor.store(part, result.flatten(0, -2), span)
     assert result is not None, "a batch has at least one pass"
+    conveyor.finish()
     return result, graphs
 
 
-def _run_backward(job: Job[Any], graphs: list[Tensor], gradient: Tensor) -> list[Tensor]:
+def _run_backward(job: Job[Any], graphs: list[Tensor], gradient: Tensor, device: torch.device) -> list[Tensor]:
     """Sum the parameters' gradients over all passes; only kept graphs can be asked for again (retain_graph)."""
     parameters, gradient = job.parameters(), gradient.flatten(0, -2)
-    sums = [torch.zeros_like(parameter, dtype=_sum_dtype(parameter)) for parameter in parameters]
+    sums = [torch.zeros_like(parameter, dtype=sum_dtype(parameter)) for parameter in parameters]
     retain = torch._C._autograd._get_current_graph_task_keep_graph()
+    parts = Conveyor(device).load(gradient, [span for piece in job.passes for span in piece.spans])
     for number, piece in enumerate(job.passes):
         is_kept = number < len(graphs)
         with torch.enable_grad():
             states = graphs[number] if is_kept else job.run(piece)
-        found = torch.autograd.grad(
-            states, parameters, gradient[piece.rows], retain_graph=retain and is_kept, allow_unused=True
-        )
-        _add_(sums, found)
+        wanted = _join(list(itertools.islice(parts, len(piece.spans))))
+        found = torch.autograd.grad(states, parameters, wanted, retain_graph=retain and is_kept, allow_unused=True)
+        add_(sums, found)
     return sums
 
 
-def _add_(sums: list[Tensor], gradients: Sequence[Tensor | None]) -> None:
+def _sizes(piece: Piece) -> list[int]:
+    return [span.stop - span.start for span in piece.spans]
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def add_(sums: list[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """Add gradients to their sums; a missing one is zero, a sparse one (of an embedding) touches its rows only."""
     used = [(total, gradient) for total, gradient in zip(sums, gradients, strict=True) if gradient is not None]
-    if used:
-        torch._foreach_add_([total for total, _ in used], [gradient for _, gradient in used])
+    dense = [pair for pair in used if not pair[1].is_sparse]
+    if dense:
+        torch._foreach_add_([total for total, _ in dense], [gradient for _, gradient in dense])
+    for total, gradient in used:
+        if gradient.is_sparse:
+            total.index_add_(0, gradient._indices()[0], gradient._values().to(total.dtype))
 
 
-def _sum_dtype(parameter: Tensor) -> torch.dtype:
+def sum_dtype(parameter: Tensor) -> torch.dtype:
     """float32 for narrower parameters: a sum of hundreds of bf16 gradients would lose the small ones."""
     return torch.promote_types(parameter.dtype, torch.float32)
 
 
-def _refuse_tensor_hooks(parameters: Sequence[Tensor]) -> None:
+def refuse_tensor_hooks(parameters: Sequence[Tensor]) -> None:
+    """Refuse parameters whose tensor hooks would run once per piece.
+
+    Raises:
+        RuntimeError: a parameter has one; the message names the hook to use instead.
+    """
     if any(parameter._backward_hooks for parameter in parameters):
         raise RuntimeError(
-            "cached_ds: an encoder parameter has a tensor hook (Tensor.register_hook), which would run once per "
+            "cached_ds: a parameter has a tensor hook (Tensor.register_hook), which would run once per "
             "window; use register_post_accumulate_grad_hook, which runs once per backward"
         )

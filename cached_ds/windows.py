@@ -49,6 +49,11 @@ class Window:
         """Number of tokens."""
         return len(self.head) + len(self.body) + len(self.tail)
 
+    @property
+    def start(self) -> int:
+        """Position of the first kept state; the others follow without a gap."""
+        return self.head.start if self.first < len(self.head) else self.body.start + self.first - len(self.head)
+
     def positions(self) -> list[int]:
         """Positions in the flattened batch, one per slot of the window."""
         return [*self.head, *self.body, *self.tail]
@@ -62,13 +67,13 @@ class Pass:
         index: number of the first window among all windows of the batch; it names the random stream.
         tokens: [N, w] positions in the flattened batch; a slot beyond the end of its window holds -1.
         slots: [K] which of the N * w states are kept.
-        rows: [K] where they go in the flattened batch.
+        spans: where they go in the flattened batch, in their order; touching slices are one.
     """
 
     index: int
     tokens: Tensor
     slots: Tensor
-    rows: Tensor
+    spans: tuple[slice, ...]
 
     @property
     def full(self) -> bool:
@@ -151,4 +156,15 @@ def _make_pass(index: int, windows: Sequence[Window], width: int) -> Pass:
     for number, window in enumerate(windows):
         tokens[number, : len(window)] = torch.tensor(window.positions())
         kept[number, window.first : window.last] = True
-    return Pass(index=index, tokens=tokens, slots=kept.flatten().nonzero().flatten(), rows=tokens[kept])
+    return Pass(index, tokens, slots=kept.flatten().nonzero().flatten(), spans=_spans(windows))
+
+
+def _spans(windows: Sequence[Window]) -> tuple[slice, ...]:
+    """Where the kept states of the windows go: those of one window follow each other in its document."""
+    spans: list[slice] = []
+    for window in windows:
+        begin, stop = window.start, window.start + window.last - window.first
+        if spans and spans[-1].stop == begin:
+            begin = spans.pop().start
+        spans.append(slice(begin, stop))
+    return tuple(spans)

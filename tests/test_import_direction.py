@@ -13,7 +13,7 @@ from repo import ROOT, parsed, shown, source_files
 LAYERS = (
     ("names", "config_files"),
     ("config",),
-    ("windows", "streams", "autocast", "families", "guards"),
+    ("windows", "streams", "autocast", "families", "guards", "offload"),
     ("replay", "cutting"),
     ("windowed",),
     ("attach",),

@@ -22,6 +22,10 @@ class Chunk:
     rows: torch.Tensor
     inputs: torch.Tensor
 
+    @property
+    def spans(self):
+        return [slice(row, row + 1) for row in self.rows.tolist()]
+
 
 class Toy:
     """`length` inputs for a network, cut into chunks; counts how often the network runs."""

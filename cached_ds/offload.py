@@ -1,0 +1,145 @@
+"""Offload: large buffers in host memory or in a memory-mapped file, moved to and from the device slice by slice.
+
+Problem. H and its gradient grow with the document, and are only ever needed one slice at a time.
+
+Places of a buffer:
+  "none"  on the device itself; slices are views, nothing moves.
+  "cpu"   in host memory, pinned where there is a device to copy to.
+  "disk"  in a memory-mapped file that has no name any more, so that nothing is left behind, whatever ends the process;
+          pages are given back as soon as a slice was used, so resident memory does not grow with the document.
+
+A `Conveyor` moves the slices. On a GPU it copies on a side stream, the next slice while the current one is computed
+with; all conveyors of a device share that stream, so copies happen in the order in which they were asked for. The host
+never waits. Where buffer and device are the same memory (the CPU), the same calls give views.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PLACES = ("none", "cpu", "disk")
+
+
+def zeros(
+    shape: Sequence[int], *, dtype: torch.dtype, device: torch.device, place: str = "none", folder: str | None = None
+) -> Tensor:
+    """A buffer of zeros of this shape in its place; `folder` is where "disk" keeps its file (None: the system's).
+
+    Raises:
+        OSError: the folder does not exist, or its disk has not enough room.
+    """
+    if place == "none":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    if place == "cpu":
+        return torch.zeros(shape, dtype=dtype, pin_memory=device.type != "cpu")
+    assert place == "disk", place
+    return _mapped_zeros(shape, dtype, folder)
+
+
+def _mapped_zeros(shape: Sequence[int], dtype: torch.dtype, folder: str | None) -> Tensor:
+    """The file's blocks are reserved at once: a full disk is an error here, and not a SIGBUS in mid-step."""
+    size = torch.Size(shape).numel()
+    with tempfile.TemporaryDirectory(prefix="cached_ds_", dir=folder) as name:
+        path = Path(name, "buffer")
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, size * dtype.itemsize))
+        return torch.from_file(str(path), shared=True, size=size, dtype=dtype).view(*shape)
+
+
+class Conveyor:
+    """Moves slices between buffers [R, ...] and one device; see the module's docstring."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Take the device's side stream, where it has streams."""
+        self.device = device
+        self.module: Any = None if device.type == "cpu" else torch.get_device_module(device)
+
+    def load(self, buffer: Tensor, spans: Sequence[slice]) -> Iterator[Tensor]:
+        """Yield `buffer[span]` on the device for every span, the next one already on its way."""
+        if self._is_here(buffer):
+            for span in spans:
+                yield buffer[span]
+                _release(buffer[span])
+            return
+        ahead = self._fetch(buffer[spans[0]]) if spans else None
+        for following in [*spans[1:], None]:
+            assert ahead is not None
+            part, arrived = ahead
+            ahead = None if following is None else self._fetch(buffer[following])
+            current = self.module.current_stream(self.device)
+            current.wait_event(arrived)
+            part.record_stream(current)
+            yield part
+
+    def store(self, values: Tensor, buffer: Tensor, span: slice) -> None:
+        """Copy values on the device into `buffer[span]`."""
+        if self._is_here(buffer):
+            buffer[span].copy_(values)
+            _release(buffer[span])
+            return
+        stream = self._follow()
+        with self.module.stream(stream):
+            buffer[span].copy_(values, non_blocking=buffer.is_pinned())
+        values.record_stream(stream)
+
+    def add(self, values: Tensor, buffer: Tensor, span: slice) -> None:
+        """Add values on the device to `buffer[span]`."""
+        if self._is_here(buffer):
+            buffer[span].add_(values)
+            _release(buffer[span])
+            return
+        (part,) = self.load(buffer, [span])
+        self.store(part.add_(values), buffer, span)
+
+    def finish(self) -> None:
+        """Let the device's current stream wait for all that is on its way."""
+        if self.module is not None:
+            self.module.current_stream(self.device).wait_stream(_side_stream(self.device))
+
+    def _is_here(self, buffer: Tensor) -> bool:
+        return buffer.device == self.device
+
+    def _follow(self) -> Any:
+        """The side stream, once it has seen all that the device was told so far."""
+        stream = _side_stream(self.device)
+        stream.wait_stream(self.module.current_stream(self.device))
+        return stream
+
+    def _fetch(self, part: Tensor) -> tuple[Tensor, Any]:
+        """A copy under way to the device, and the event of its arrival."""
+        stream = self._follow()
+        with self.module.stream(stream):
+            pinned = part if part.is_pinned() else part.pin_memory()
+            copy = pinned.to(self.device, non_blocking=True)
+            return copy, stream.record_event()
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> Any:
+    return torch.get_device_module(device).Stream(device)
+
+
+def _release(part: Tensor) -> None:
+    """Give the pages of a slice of a mapped file back; what was written stays in the file."""
+    if part.device.type != "cpu" or part.untyped_storage().filename is None or not part.numel():
+        return
+    begin = part.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+    size = part.data_ptr() + part.nbytes - begin
+    assert part.is_contiguous(), "a slice of rows"
+    if _libc().madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size), mmap.MADV_DONTNEED):
+        raise OSError(ctypes.get_errno(), "madvise failed on a memory-mapped buffer")
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
