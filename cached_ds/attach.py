@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from cached_ds.config import CachedConfig
 from cached_ds.families import check_window, family_of
+from cached_ds.streaming import attach_streaming, detach_streaming
 from cached_ds.windowed import Windowed, WindowState, base_class, windowed_class
 
 M = TypeVar("M", bound=nn.Module)
@@ -49,6 +50,8 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
     check_window(family, inner.config, config)
     encoder.cached = WindowState(config, family)
     encoder.__class__ = windowed_class(encoder.__class__)
+    if config.stream_cross_attention:
+        attach_streaming(inner, family)
     setattr(inner, LOSS_FLAG, False)
     inner.register_forward_pre_hook(_take_prefix, with_kwargs=True)
     return model
@@ -77,6 +80,7 @@ def detach(model: M) -> M:
     encoder: Any = windowed_encoder(inner)
     encoder.__class__ = base_class(encoder)
     del encoder.cached
+    detach_streaming(inner)
     delattr(inner, LOSS_FLAG)
     for number in [number for number, hook in inner._forward_pre_hooks.items() if hook is _take_prefix]:
         del inner._forward_pre_hooks[number], inner._forward_pre_hooks_with_kwargs[number]

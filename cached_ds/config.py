@@ -13,6 +13,7 @@ from typing import Any
 
 from cached_ds.config_files import read_mapping
 from cached_ds.names import unknown
+from cached_ds.offload import PLACES
 
 MIN_WINDOW = 4  # two frame tokens and some content
 SEED_LIMIT = 2**63  # torch.Generator.manual_seed takes an int64
@@ -60,6 +61,24 @@ class CachedConfig:
         allowed='"all" or the number of passes kept, an integer >= 0',
         check=lambda value: value == "all" or _whole(value, low=0),
     )
+    stream_cross_attention: bool = _option(
+        True,
+        help="attend to the document tile by tile, so that keys and values are never kept; False: as Hugging Face does",
+        allowed="True or False",
+        check=lambda value: isinstance(value, bool),
+    )
+    offload: str = _option(
+        "none",
+        help='where the encoder\'s states and their gradient live: "none" (the device), "cpu" (host memory), "disk"',
+        allowed='"none", "cpu" or "disk"',
+        check=lambda value: value in PLACES,
+    )
+    offload_folder: str | None = _option(
+        None,
+        help='folder of the memory-mapped files of offload="disk"; None: the system\'s folder for temporary files',
+        allowed="None or an existing folder",
+        check=lambda value: value is None or (isinstance(value, str) and Path(value).is_dir()),
+    )
     seed: int | None = _option(
         None,
         help="seed of the windows' random streams; None draws one from torch's generator at each forward",
@@ -83,6 +102,11 @@ class CachedConfig:
             value = getattr(self, field.name)
             if not field.metadata["check"](value):
                 raise ValueError(f"{field.name}={value!r} is refused; allowed is {field.metadata['allowed']}")
+        if self.offload != "none" and not self.stream_cross_attention:
+            raise ValueError(
+                f"offload={self.offload!r} is refused with stream_cross_attention=False; allowed is True: "
+                "only streamed attention reads states that are not on the device"
+            )
         if 2 * self.overlap >= self.window:
             raise ValueError(f"overlap={self.overlap} is refused; allowed is less than half of window={self.window}")
 

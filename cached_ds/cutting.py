@@ -17,15 +17,15 @@ from transformers import PretrainedConfig
 
 from cached_ds.config import CachedConfig
 from cached_ds.families import Family, Frame
-from cached_ds.windows import Document, Pass, Window, cut, find_documents, make_passes
+from cached_ds.windows import Document, Pass, Window, cut, documents_of, make_passes, whole_rows
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the encoder was called with, on the host."""
+    """What the encoder was called with, on the host, and where the documents lie in it."""
 
     input_ids: Tensor
-    attention_mask: Tensor
+    documents: list[Document]
     prefix_lengths: Tensor
     global_attention_mask: Tensor
 
@@ -37,7 +37,7 @@ class Batch:
         ids = input_ids.cpu()
         return cls(
             input_ids=ids,
-            attention_mask=torch.ones_like(ids) if attention_mask is None else attention_mask.cpu(),
+            documents=whole_rows(*ids.shape) if attention_mask is None else documents_of(attention_mask),
             prefix_lengths=torch.zeros(len(ids), dtype=torch.long) if prefix is None else prefix.cpu(),
             global_attention_mask=torch.zeros_like(ids) if global_mask is None else global_mask.cpu(),
         )
@@ -68,7 +68,7 @@ class Cutter:
             ValueError: a row without tokens or with holes, a document without its frame, no room for content.
         """
         config = self.config
-        documents = [self._frame(document, batch) for document in find_documents(batch.attention_mask)]
+        documents = [self._frame(document, batch) for document in batch.documents]
         return [w for document in documents for w in cut(document, window=config.window, overlap=config.overlap)]
 
     def passes(self, windows: Sequence[Window], batch: Batch, device: torch.device) -> list[EncoderPass]:

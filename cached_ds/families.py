@@ -52,6 +52,26 @@ def _attention_window(config: PretrainedConfig) -> int:
 
 
 @dataclass(frozen=True)
+class CrossAttention:
+    """What a decoder layer calls its attention to the document, and what that calls its parts.
+
+    Attributes:
+        path: its place in the decoder layer.
+        query: its projections; likewise `key`, `value`, `output`.
+        head_width: its attribute that holds the width of a head.
+        results: length of the tuple that it returns.
+    """
+
+    path: str = "encoder_attn"
+    query: str = "q_proj"
+    key: str = "k_proj"
+    value: str = "v_proj"
+    output: str = "out_proj"
+    head_width: str = "head_dim"
+    results: int = 2
+
+
+@dataclass(frozen=True)
 class Family:
     """What cached_ds has to know of one architecture.
 
@@ -63,6 +83,7 @@ class Family:
             (zeros without any); None: the encoder has no such input.
         output: the class its decoder expects from the encoder.
         decoder_layers: name of the decoder's list of layers.
+        cross_attention: the names of its attention to the document.
     """
 
     frames: tuple[Frame, ...]
@@ -71,23 +92,31 @@ class Family:
     global_attention: Callable[[Tensor], Tensor] | None = None
     output: type[ModelOutput] = BaseModelOutput
     decoder_layers: str = "layers"
+    cross_attention: CrossAttention = CrossAttention()
 
 
 _BOS_EOS = (Frame(("bos",), ("eos",)),)
 _EOS = (Frame((), ("eos",)),)
+_T5 = Family(
+    _EOS,
+    positions=None,
+    decoder_layers="block",
+    cross_attention=CrossAttention("layer.1.EncDecAttention", "q", "k", "v", "o", "key_value_proj_dim", results=3),
+)
 
 FAMILIES: dict[str, Family] = {
     "bart": Family(_BOS_EOS),
     "mbart": Family((Frame((), ("eos", ANY)), Frame((ANY,), ("eos",)))),  # mBART-25, then mBART-50
     "pegasus": Family(_EOS),
-    "t5": Family(_EOS, positions=None, decoder_layers="block"),
-    "mt5": Family(_EOS, positions=None, decoder_layers="block"),
+    "t5": _T5,
+    "mt5": _T5,
     "led": Family(
         _BOS_EOS,
         positions="max_encoder_position_embeddings",
         window_multiple=_attention_window,
         global_attention=_first_token_global,
         output=LEDEncoderBaseModelOutput,
+        cross_attention=CrossAttention(results=3),
     ),
 }
 

@@ -46,6 +46,14 @@ def zeros(
     return _mapped_zeros(shape, dtype, folder)
 
 
+def zeros_like(buffer: Tensor) -> Tensor:
+    """A second buffer of zeros of the same shape, in the same place."""
+    filename = buffer.untyped_storage().filename if buffer.device.type == "cpu" else None
+    if filename is not None:
+        return _mapped_zeros(buffer.shape, buffer.dtype, str(Path(filename).parent.parent))
+    return torch.zeros_like(buffer, pin_memory=buffer.is_pinned())
+
+
 def _mapped_zeros(shape: Sequence[int], dtype: torch.dtype, folder: str | None) -> Tensor:
     """The file's blocks are reserved at once: a full disk is an error here, and not a SIGBUS in mid-step."""
     size = torch.Size(shape).numel()

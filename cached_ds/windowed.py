@@ -19,6 +19,8 @@ Shapes: B documents, L padded source length, N windows of a pass, w window lengt
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +33,7 @@ from cached_ds.config import CachedConfig
 from cached_ds.cutting import Batch, Cutter, EncoderPass
 from cached_ds.families import Family
 from cached_ds.guards import check_gathered
+from cached_ds.offload import zeros
 from cached_ds.replay import Job, replay
 from cached_ds.streams import RandomStreams
 
@@ -96,6 +99,7 @@ class Windowed(nn.Module):
             streams=RandomStreams(self.cached.config.seed, input_ids.device),
             shape=tuple(input_ids.shape),
             kept=0 if self.cached.config.recompute == "all" else int(self.cached.config.recompute),
+            buffer=functools.partial(zeros, place=self.cached.config.offload, folder=self.cached.config.offload_folder),
         )
         return replay(job, anchor)
 
@@ -106,7 +110,7 @@ class Windowed(nn.Module):
         cutter = Cutter(self.cached.config, self.cached.family, self.config)
         windows = cutter.windows(batch)
         self.cached.windows_read += len(windows)
-        self.cached.tokens_read += int(batch.attention_mask.count_nonzero())
+        self.cached.tokens_read += sum(document.length for document in batch.documents)
         return cutter.passes(windows, batch, device)
 
     def _encode(self, piece: EncoderPass, *, training: bool) -> Tensor:
@@ -114,7 +118,11 @@ class Windowed(nn.Module):
         if self.training != training:
             raise RuntimeError("cached_ds: model.train() or model.eval() was called between forward and backward")
         self.cached.encoder_forwards += 1
-        output = super().forward(**piece.inputs, output_attentions=False, output_hidden_states=False, return_dict=True)
+        embeddings: Any = self.get_input_embeddings
+        with _sparse_gradient(embeddings()):
+            output = super().forward(
+                **piece.inputs, output_attentions=False, output_hidden_states=False, return_dict=True
+            )
         return output.last_hidden_state.flatten(0, 1)[piece.slots]
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -132,6 +140,19 @@ def base_class(encoder: nn.Module) -> Any:
     """The encoder class that `windowed_class` was given."""
     order = type(encoder).__mro__
     return order[order.index(Windowed) + 1]
+
+
+@contextmanager
+def _sparse_gradient(embedding: nn.Module) -> Iterator[None]:
+    """Let a vocabulary's gradient be the rows that a pass read, instead of a whole table; `replay` adds them up."""
+    if not isinstance(embedding, nn.Embedding):
+        yield
+        return
+    before, embedding.sparse = embedding.sparse, True
+    try:
+        yield
+    finally:
+        embedding.sparse = before
 
 
 def _blank(base: Any) -> Windowed:

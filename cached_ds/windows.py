@@ -108,6 +108,26 @@ def find_documents(attention_mask: Tensor) -> list[Document]:
     return documents
 
 
+def documents_of(attention_mask: Tensor) -> list[Document]:
+    """`find_documents` of a mask on any device, remembered on the tensor: encoder and decoder ask, the device once.
+
+    Raises:
+        ValueError: what `find_documents` refuses.
+    """
+    if attention_mask.is_inference():  # it cannot tell whether it was changed since
+        return find_documents(attention_mask.cpu())
+    version, documents = getattr(attention_mask, "_cached_documents", (None, []))
+    if version != attention_mask._version:
+        documents = find_documents(attention_mask.cpu())
+        attention_mask._cached_documents = attention_mask._version, documents  # type: ignore[attr-defined]
+    return documents
+
+
+def whole_rows(rows: int, length: int) -> list[Document]:
+    """The documents of a batch [rows, length] without padding."""
+    return [Document(row=row, start=row * length, length=length) for row in range(rows)]
+
+
 def cut(document: Document, *, window: int, overlap: int) -> list[Window]:
     """Cut one document into windows of at most `window` tokens with `overlap` tokens of context on each side.
 

@@ -45,6 +45,7 @@ def gradient_error(model, batch, *, random=False, seed=7, **fields):
     """Worst relative error of loss and gradients of `model` once attached, against the oracle on a copy of it."""
     config = CachedConfig(**{"window": tiny.WINDOW, **fields})
     reference = copy.deepcopy(model)
+    reference.gradient_checkpointing_disable()
     torch.manual_seed(seed)
     loss = attach(model, config)(**batch).loss
     loss.backward()

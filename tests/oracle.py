@@ -3,10 +3,15 @@
 It encodes every window of every document with a graph, glues the kept states together and lets the decoder attend to
 all of them: the definition of what cached_ds must compute, in memory that grows with the document. Everything is
 spelled out anew from the rules the package documents: how windows are cut, and that the pass whose first window has
-number i runs with the generator seeded with S + i, S being one draw of the caller's generator.
+number i runs with the generator seeded with S + i, S being one draw of the caller's generator. Likewise each call of a
+cross-attention draws an S, and the attention weights of tile number i (1024 tokens of a document, documents one after
+another) are dropped with the generator seeded with S + i.
 """
 
 from __future__ import annotations
+
+import contextlib
+import functools
 
 import torch
 
@@ -78,9 +83,63 @@ def encode(model, ids, mask, *, window, overlap=0, framed=True, per_pass=1, pref
     return torch.stack(rows)
 
 
-def loss(model, batch, **options):
+def cross_attention(module, documents, tile, hidden_states, key_value_states, **_):
+    """A decoder layer's attention to the documents, all of it at once, with the dropout of tiles."""
+    t5 = hasattr(module, "q")
+    query, key, value, output = (getattr(module, name) for name in ("qkvo" if t5 else NAMES))
+    heads = module.n_heads if t5 else module.num_heads
+    q, k, v = (
+        projection(states).unflatten(-1, (heads, -1)).transpose(1, 2)
+        for projection, states in ((query, hidden_states), (key, key_value_states), (value, key_value_states))
+    )
+    scores = (q @ k.transpose(-1, -2)) * module.scaling
+    weights = scores.masked_fill(documents[:, None, None] == 0, -torch.inf).softmax(-1)
+    weights = weights * dropped(weights.detach(), documents, 1 - module.dropout, tile)
+    result = output((weights @ v).transpose(1, 2).flatten(2))
+    return (result, None, None) if t5 or "LED" in type(module).__name__ else (result, None)
+
+
+NAMES = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+
+def dropped(weights, mask, stay, tile):
+    """1 / stay where a weight stays, 0 where it is dropped."""
+    seed, number, result = int(torch.randint(2**62, ())), 0, torch.ones_like(weights)
+    for row in range(mask.shape[0]):
+        for tokens in mask[row].nonzero().flatten().split(tile):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed + number)
+                kept = torch.empty_like(weights[row : row + 1, :, :, tokens]).bernoulli_(stay)
+            result[row : row + 1, :, :, tokens] = kept / stay
+            number += 1
+    return result
+
+
+@contextlib.contextmanager
+def own_cross_attention(model, mask, tile):
+    """Let the decoder's layers use `cross_attention`."""
+    decoder = model.get_decoder()
+    modules = [
+        layer.layer[1].EncDecAttention if hasattr(layer, "layer") else layer.encoder_attn
+        for layer in (decoder.block if hasattr(decoder, "block") else decoder.layers)
+    ]
+    for module in modules:
+        module.forward = functools.partial(cross_attention, module, mask, tile)
+    yield
+    for module in modules:
+        del module.forward
+
+
+def decode(model, hidden, mask, *, tile=1024, random=False, **batch):
+    """The loss of a decoder over all states."""
+    own = own_cross_attention(model, mask, tile) if random else contextlib.nullcontext()
+    with own:
+        return model(encoder_outputs=(hidden,), attention_mask=mask, **batch).loss
+
+
+def loss(model, batch, *, tile=1024, random=False, **options):
     """The loss of a batch, with the graph of the whole documents."""
     batch = dict(batch)
     ids, mask, prefix = batch.pop("input_ids"), batch.pop("attention_mask"), batch.pop("prefix_lengths", None)
-    hidden = encode(model, ids, mask, prefix=prefix, **options)
-    return model(encoder_outputs=(hidden,), attention_mask=mask, **batch).loss
+    hidden = encode(model, ids, mask, prefix=prefix, random=random, **options)
+    return decode(model, hidden, mask, tile=tile, random=random, **batch)

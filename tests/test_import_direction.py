@@ -11,11 +11,11 @@ from repo import ROOT, parsed, shown, source_files
 # Data flows one way: a module of cached_ds imports from its own line or from a line above it.
 # A new module gets its place here.
 LAYERS = (
-    ("names", "config_files"),
+    ("names", "config_files", "offload"),
     ("config",),
-    ("windows", "streams", "autocast", "families", "guards", "offload"),
-    ("replay", "cutting"),
-    ("windowed",),
+    ("windows", "streams", "autocast", "families", "guards", "attention"),
+    ("replay", "cutting", "source"),
+    ("windowed", "cross_attention", "streaming"),
     ("attach",),
     ("ds_config", "zero", "fsdp"),
     ("sampler", "progress", "metrics", "data", "shapes", "summarize", "report"),

@@ -30,7 +30,7 @@ def step(model, batches, *, window, random=False, fault=None):
         with torch.no_grad():
             states = torch.cat([encode(model, ids, each, seed, number) for number, each in enumerate(windows)])
         states = states[None].requires_grad_()
-        loss = model(encoder_outputs=(states,), attention_mask=mask, labels=batch["labels"]).loss
+        loss = oracle.decode(model, states, mask, random=random, labels=batch["labels"])
         (loss / len(batches)).backward()
         if fault == "zeroed":
             model.get_encoder().zero_grad()

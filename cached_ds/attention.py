@@ -1,0 +1,138 @@
+"""Attention to one tile of a document, with what it takes to put tiles together and to go back through each alone.
+
+Attention over tiles is exact: with the log-sum-exp of each tile's scores, outputs of tiles merge (online softmax); and
+with the log-sum-exp and output of *all* tiles, backward through one tile needs that tile's keys and values only. So the
+fused kernels that return it serve as they are, forward and backward, tile by tile (Dao et al., FlashAttention, 2022):
+
+  FlashCpu   CPU, any floating dtype, without dropout.
+  FlashCuda  fp16 and bf16 on GPUs that have it, with dropout.
+  Plain      matmuls, everything else: dropout on the CPU, float32 on GPUs; the reference in tests.
+
+Shapes: H heads, T target length, S tile length, D head width; q [1, H, T, D], k and v [1, H, S, D], out as q,
+lse [1, H, T].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+Triple = tuple[Tensor, Tensor, Tensor]
+
+
+class Kernel(Protocol):
+    """One way to compute a tile; draws dropout from the generators in force."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Any]:
+        """Output and log-sum-exp of one tile, and the state that its dropout needs in backward."""
+
+    def backward(
+        self, gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, state: Any
+    ) -> Triple:
+        """Gradients of q, k and v through one tile; `out` and `lse` are those of all tiles together."""
+
+
+def kernel_for(q: Tensor, *, scale: float, dropout: float) -> Kernel:
+    """The fastest kernel for tensors like `q`."""
+    if q.device.type == "cpu" and not dropout:
+        return FlashCpu(scale)
+    if q.device.type == "cuda" and _has_flash(q, dropout):
+        return FlashCuda(scale, dropout)
+    return Plain(scale, dropout)
+
+
+def _has_flash(q: Tensor, dropout: float) -> bool:
+    params = torch.backends.cuda.SDPAParams(q, q, q, None, dropout, False, False)
+    return q.shape[-1] % 8 == 0 and torch.backends.cuda.can_use_flash_attention(params)
+
+
+def merge_(out: Tensor, lse: Tensor, tile_out: Tensor, tile_lse: Tensor) -> None:
+    """Add a tile to the output and log-sum-exp of the tiles so far, in place (`lse` starts at minus infinity)."""
+    total = torch.logaddexp(lse, tile_lse)
+    out.mul_((lse - total).exp_().unsqueeze(-1)).addcmul_(tile_out, (tile_lse - total).exp_().unsqueeze(-1))
+    lse.copy_(total)
+
+
+@dataclass(frozen=True)
+class FlashCpu:
+    """PyTorch's fused CPU kernel."""
+
+    scale: float
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, None]:
+        """See `Kernel`."""
+        out, lse = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False, scale=self.scale)
+        return out, lse, None
+
+    def backward(
+        self, gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, state: None
+    ) -> Triple:
+        """See `Kernel`."""
+        assert state is None, "no dropout"
+        return aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            gradient, q, k, v, out, lse, 0.0, False, scale=self.scale
+        )
+
+
+@dataclass(frozen=True)
+class FlashCuda:
+    """FlashAttention as PyTorch ships it; its dropout is replayed from the counter that it returns."""
+
+    scale: float
+    dropout: float
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Any]:
+        """See `Kernel`."""
+        out, lse, *state, _ = aten._scaled_dot_product_flash_attention(
+            q, k, v, self.dropout, False, False, scale=self.scale
+        )
+        return out, lse, state
+
+    def backward(
+        self, gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, state: Any
+    ) -> Triple:
+        """See `Kernel`."""
+        cum_q, cum_k, max_q, max_k, seed, offset = state
+        return aten._scaled_dot_product_flash_attention_backward(
+            gradient, q, k, v, out, lse, cum_q, cum_k, max_q, max_k, self.dropout, False, seed, offset, scale=self.scale
+        )
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Matmuls, with the softmax in float32 or wider; the dropout mask is kept as its seed would be: drawn again."""
+
+    scale: float
+    dropout: float
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, None]:
+        """See `Kernel`."""
+        scores = self._scores(q, k)
+        lse = scores.logsumexp(-1)
+        weights = (scores - lse.unsqueeze(-1)).exp_() * self._mask(scores)
+        return weights.to(v.dtype) @ v, lse, None
+
+    def backward(
+        self, gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, state: None
+    ) -> Triple:
+        """See `Kernel`."""
+        assert state is None, "the mask is drawn again"
+        weights = (self._scores(q, k) - lse.unsqueeze(-1)).exp_()
+        mask = self._mask(weights)
+        of_v = (weights * mask).to(gradient.dtype).transpose(-1, -2) @ gradient
+        of_weights = (gradient @ v.transpose(-1, -2)).to(weights.dtype) * mask
+        shared = (gradient * out).to(weights.dtype).sum(-1, keepdim=True)
+        of_scores = (weights * (of_weights - shared) * self.scale).to(q.dtype)
+        return of_scores @ k, of_scores.transpose(-1, -2) @ q, of_v
+
+    def _scores(self, q: Tensor, k: Tensor) -> Tensor:
+        scores = q @ k.transpose(-1, -2)
+        return scores.to(torch.promote_types(scores.dtype, torch.float32)).mul_(self.scale)
+
+    def _mask(self, scores: Tensor) -> Tensor | float:
+        """1 / (1 - p) where a weight stays, 0 where it is dropped."""
+        return torch.empty_like(scores).bernoulli_(1 - self.dropout).div_(1 - self.dropout) if self.dropout else 1.0
