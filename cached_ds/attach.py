@@ -1,12 +1,13 @@
 """Attach and detach: turn a Hugging Face encoder-decoder into one that reads whole documents, and back.
 
-`attach` changes three things on the model, all undone by `detach`:
+`attach` changes four things on the model, all undone by `detach`:
   1. the class of the encoder instance (windowed.py);
   2. a forward pre-hook on the model, which takes `prefix_lengths` out of the keyword arguments and hands it to the
      encoder (Hugging Face models would pass it on to the decoder too, or drop it);
   3. `accepts_loss_kwargs = False`, which tells transformers' Trainer that the loss is a mean over the batch. Their
      forward takes `**kwargs`, from which the Trainer concludes the contrary: it would skip the division by the
-     accumulation steps and multiply the loss by the world size (transformers 5.23; design 9).
+     accumulation steps and multiply the loss by the world size (transformers 5.23; design 9);
+  4. the class of the head, and two hooks that let it compute the training loss in chunks (loss.py).
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from cached_ds.budget import Budget
 from cached_ds.config import CachedConfig
 from cached_ds.families import check_window, family_of
+from cached_ds.loss import attach_loss, detach_loss
 from cached_ds.streaming import attach_streaming, detach_streaming
 from cached_ds.windowed import Windowed, WindowState, base_class, windowed_class
 
@@ -48,10 +51,13 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
     _check_attachable(encoder)
     family = family_of(inner.config)
     check_window(family, inner.config, config)
-    encoder.cached = WindowState(config, family)
+    decoder: Any = inner.get_decoder()
+    layers = len(getattr(decoder, family.decoder_layers))
+    encoder.cached = decoder.cached = WindowState(config, family, layers, Budget(config))
     encoder.__class__ = windowed_class(encoder.__class__)
     if config.stream_cross_attention:
         attach_streaming(inner, family)
+    attach_loss(inner)
     setattr(inner, LOSS_FLAG, False)
     inner.register_forward_pre_hook(_take_prefix, with_kwargs=True)
     return model
@@ -79,8 +85,9 @@ def detach(model: M) -> M:
     inner = inner_model(model)
     encoder: Any = windowed_encoder(inner)
     encoder.__class__ = base_class(encoder)
-    del encoder.cached
+    del encoder.cached, inner.get_decoder().cached
     detach_streaming(inner)
+    detach_loss(inner)
     delattr(inner, LOSS_FLAG)
     for number in [number for number, hook in inner._forward_pre_hooks.items() if hook is _take_prefix]:
         del inner._forward_pre_hooks[number], inner._forward_pre_hooks_with_kwargs[number]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -23,3 +24,11 @@ class Autocast:
     def again(self) -> torch.autocast:
         """A context with the same state; weights cast once serve all passes inside it."""
         return torch.autocast(self.device_type, enabled=self.enabled, dtype=self.dtype)
+
+    def off(self) -> torch.autocast:
+        """A context that leaves precision alone, for tensors that `cast` has brought into theirs."""
+        return torch.autocast(self.device_type, enabled=False)
+
+    def cast(self, tensor: Tensor) -> Tensor:
+        """`tensor` as a matrix product in this state would take it; a cast that autocast does not remember."""
+        return tensor.to(self.dtype) if self.enabled and tensor.dtype != torch.float64 else tensor

@@ -13,9 +13,9 @@ from repo import ROOT, parsed, shown, source_files
 LAYERS = (
     ("names", "config_files", "offload"),
     ("config",),
-    ("windows", "streams", "autocast", "families", "guards", "attention"),
+    ("windows", "streams", "autocast", "families", "guards", "attention", "budget"),
     ("replay", "cutting", "source"),
-    ("windowed", "cross_attention", "streaming"),
+    ("windowed", "cross_attention", "streaming", "loss"),
     ("attach",),
     ("ds_config", "zero", "fsdp"),
     ("sampler", "progress", "metrics", "data", "shapes", "summarize", "report"),
