@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import convert_file_size_to_int
+
 from cached_ds.config_files import read_mapping
 from cached_ds.names import unknown
 from cached_ds.offload import PLACES
@@ -25,6 +27,16 @@ def _option(default: Any, *, help: str, allowed: str, check: Callable[[Any], boo
 
 def _whole(value: object, *, low: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _size(value: object) -> int:
+    """Bytes; 0 for what is no size."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return 0
+    try:
+        return convert_file_size_to_int(value)
+    except ValueError:
+        return 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,17 +61,24 @@ class CachedConfig:
         allowed="True or False",
         check=lambda value: isinstance(value, bool),
     )
-    windows_per_pass: int = _option(
+    windows_per_pass: int | str = _option(
         1,
-        help="windows that go through the encoder together: more memory, fewer and larger kernels",
-        allowed="an integer >= 1",
-        check=lambda value: _whole(value, low=1),
+        help='windows that go through the encoder together; "auto": as many as is fastest, timed in the first forward',
+        allowed='an integer >= 1 or "auto"',
+        check=lambda value: value == "auto" or _whole(value, low=1),
     )
     recompute: int | str = _option(
         "all",
-        help='"all" encodes every pass again in backward; a number keeps the graph of that many passes instead',
-        allowed='"all" or the number of passes kept, an integer >= 0',
-        check=lambda value: value == "all" or _whole(value, low=0),
+        help='"all" encodes every pass again in backward; a number keeps the graph of that many passes instead; '
+        '"auto": of as many as fit into memory',
+        allowed='"all", "auto" or the number of passes kept, an integer >= 0',
+        check=lambda value: value in ("all", "auto") or _whole(value, low=0),
+    )
+    memory_budget: int | str | None = _option(
+        None,
+        help='memory that "auto" may use on each rank, such as "8GiB"; None: what is free when it chooses',
+        allowed='None or a size: bytes, or text such as "8GiB" or "500MB"',
+        check=lambda value: value is None or _size(value) > 0,
     )
     stream_cross_attention: bool = _option(
         True,
@@ -96,8 +115,10 @@ class CachedConfig:
 
     def __post_init__(self) -> None:
         """Check every bound."""
-        if isinstance(self.recompute, str) and self.recompute.isdecimal():
-            object.__setattr__(self, "recompute", int(self.recompute))
+        for name in ("windows_per_pass", "recompute", "memory_budget"):  # text on the command line
+            value = getattr(self, name)
+            if isinstance(value, str) and value.isdecimal():
+                object.__setattr__(self, name, int(value))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not field.metadata["check"](value):
@@ -109,6 +130,11 @@ class CachedConfig:
             )
         if 2 * self.overlap >= self.window:
             raise ValueError(f"overlap={self.overlap} is refused; allowed is less than half of window={self.window}")
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory_budget` in bytes."""
+        return None if self.memory_budget is None else _size(self.memory_budget)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CachedConfig:

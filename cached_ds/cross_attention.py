@@ -41,6 +41,14 @@ from cached_ds.source import Source, Tile
 from cached_ds.streams import RandomStreams
 
 
+@dataclass
+class Visit:
+    """What one tile leaves for backward: the kernel's dropout state and, if they are kept, states, keys and values."""
+
+    state: Any
+    kept: tuple[Tensor, Tensor, Tensor] | None
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of one layer: `project` turns states [S, D] into keys and values [1, H, S, D / H]."""
@@ -50,7 +58,7 @@ class Call:
     parameters: Callable[[], list[Tensor]]
     streams: RandomStreams
     kernel: Kernel
-    states: list[Any] = field(default_factory=list)  # what the kernel wants back in backward, per tile
+    visits: list[Visit] = field(default_factory=list)
 
 
 def attend(call: Call, q: Tensor) -> Tensor:
@@ -90,12 +98,15 @@ def _run_forward(call: Call, q: Tensor) -> tuple[Tensor, Tensor]:
     """Output [B, H, T, D / H] and log-sum-exp [B, H, T]."""
     output = torch.zeros_like(q, dtype=sum_dtype(q), memory_format=torch.contiguous_format)
     lse = torch.full_like(output[..., 0], -torch.inf)
-    call.states.clear()
+    call.visits.clear()
+    keep = call.source.keep and call.source.recorded
     for number, (tile, states) in enumerate(_load(call, q.device)):
-        with torch.no_grad(), call.streams.stream(number):
+        with torch.set_grad_enabled(keep), call.streams.stream(number):
+            states = states.detach().requires_grad_(keep and call.source.anchor.grad_fn is not None)
             k, v = call.project(states)
-            *found, state = call.kernel.forward(_row(q, tile), k, v)
-        call.states.append(state)
+            with torch.no_grad():
+                *found, state = call.kernel.forward(_row(q, tile), k.detach(), v.detach())
+        call.visits.append(Visit(state, (states, k, v) if keep else None))
         merge_(_row(output, tile), _row(lse, tile), *found)
     return output.to(q.dtype), lse
 
@@ -105,27 +116,30 @@ def _run_backward(call: Call, gradient: Tensor, q: Tensor, output: Tensor, lse: 
     parameters, conveyor, wants_states = call.parameters(), Conveyor(q.device), call.source.wants_gradient()
     of_q = torch.zeros_like(q, dtype=sum_dtype(q))
     sums = [torch.zeros_like(parameter, dtype=sum_dtype(parameter)) for parameter in parameters]
-    for number, (tile, states) in enumerate(_load(call, q.device)):
+    retain = torch._C._autograd._get_current_graph_task_keep_graph()
+    for number, (tile, loaded) in enumerate(_load(call, q.device)):
+        visit = call.visits[number]
         with torch.enable_grad(), call.streams.stream(number):
-            states = states.detach().requires_grad_(wants_states)
-            k, v = call.project(states)
-            pieces = [_row(tensor, tile) for tensor in (gradient, q, output, lse)]
+            states, k, v = visit.kept or _project(call, loaded, wants_states=wants_states)
             with torch.no_grad():
-                found = _through(call, pieces, k, v, state=call.states[number])
+                of_output, queries, out, total = (_row(tensor, tile) for tensor in (gradient, q, output, lse))
+                found = call.kernel.backward(of_output, queries, k.detach(), v.detach(), out, total, visit.state)
         _row(of_q, tile).add_(found[0])
         wanted = [*parameters, *([states] if wants_states else [])]
         if wanted:
-            of_wanted = torch.autograd.grad((k, v), wanted, found[1:], allow_unused=True)
-            add_(sums, of_wanted[: len(parameters)])
+            again = retain and visit.kept is not None
+            shares = torch.autograd.grad((k, v), wanted, found[1:], retain_graph=again, allow_unused=True)
+            add_(sums, shares[: len(parameters)])
         if wants_states:
-            conveyor.add(of_wanted[-1], call.source.gradient_rows(), tile.span)
+            conveyor.add(shares[-1], call.source.gradient_rows(), tile.span)
     conveyor.finish()
     return of_q.to(q.dtype), sums
 
 
-def _through(call: Call, pieces: list[Tensor], k: Tensor, v: Tensor, *, state: Any) -> tuple[Tensor, Tensor, Tensor]:
-    gradient, q, output, lse = pieces
-    return call.kernel.backward(gradient, q, k.detach(), v.detach(), output, lse, state)
+def _project(call: Call, states: Tensor, *, wants_states: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """A tile's states as a leaf, and its keys and values with their graph."""
+    states = states.detach().requires_grad_(wants_states)
+    return states, *call.project(states)
 
 
 def _load(call: Call, device: torch.device) -> Any:

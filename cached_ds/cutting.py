@@ -71,11 +71,19 @@ class Cutter:
         documents = [self._frame(document, batch) for document in batch.documents]
         return [w for document in documents for w in cut(document, window=config.window, overlap=config.overlap)]
 
-    def passes(self, windows: Sequence[Window], batch: Batch, device: torch.device) -> list[EncoderPass]:
+    def passes(
+        self, windows: Sequence[Window], batch: Batch, device: torch.device, *, windows_per_pass: int
+    ) -> list[EncoderPass]:
         """The windows grouped into passes, moved to the device."""
         multiple = self.family.window_multiple(self.model_config)
-        passes = make_passes(windows, windows_per_pass=self.config.windows_per_pass, multiple=multiple)
+        passes = make_passes(windows, windows_per_pass=windows_per_pass, multiple=multiple)
         return [self._to_device(piece, batch, device) for piece in passes]
+
+    def trial(self, count: int, batch: Batch, device: torch.device) -> EncoderPass:
+        """A pass of `count` full windows to measure with: the batch's own tokens, over and over; it fills no rows."""
+        slots = torch.arange(count * self.config.window)
+        tokens = (slots % batch.input_ids.numel()).view(count, -1)
+        return self._to_device(Pass(0, tokens, slots, spans=()), batch, device)
 
     def _frame(self, document: Document, batch: Batch) -> Document:
         """The document with its head (frame and prefix) and tail, which every window will repeat."""

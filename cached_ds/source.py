@@ -46,10 +46,12 @@ class Source:
         tiles: all tokens of all documents; padding is in none.
         anchor: scalar on which every cross-attention must depend.
         gradient: where the shares of dJ/dH come together.
+        keep: whether keys and values are kept for backward, where memory is ample.
     """
 
-    def __init__(self, states: Tensor, documents: Sequence[Document]) -> None:
+    def __init__(self, states: Tensor, documents: Sequence[Document], *, keep: bool = False) -> None:
         """Take H [B, L, D] out of autograd's hands."""
+        self.keep = keep
         self.shape = states.shape
         self.states = states.detach().flatten(0, 1)
         self.tiles = [tile for document in documents for tile in _tiles(document)]

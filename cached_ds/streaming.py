@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from cached_ds.cross_attention import Streamed, base_of, streamed_class
@@ -39,12 +39,12 @@ def detach_streaming(model: PreTrainedModel) -> None:
         del decoder._forward_pre_hooks[number], decoder._forward_pre_hooks_with_kwargs[number]
 
 
-def _hand_over(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Forward pre-hook: stand-ins for H [B, L, D] and its mask, where this call is to be streamed."""
     states, mask = kwargs.get("encoder_hidden_states"), kwargs.get("encoder_attention_mask")
     if states is not None and _is_streamed(decoder, kwargs):
         documents = whole_rows(*states.shape[:2]) if mask is None else documents_of(mask)
-        kwargs["encoder_hidden_states"] = Source(states, documents).stand_in()
+        kwargs["encoder_hidden_states"] = Source(states, documents, keep=decoder.cached.keep_projections).stand_in()
         kwargs["encoder_attention_mask"] = _mask_of_no_memory(states, kwargs)
         kwargs["use_cache"] = False
     return args, kwargs

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
+from cached_ds.budget import Budget, graph_bytes
 from cached_ds.config import CachedConfig
 from cached_ds.cutting import Batch, Cutter, EncoderPass
 from cached_ds.families import Family
@@ -44,7 +45,10 @@ class WindowState:
 
     config: CachedConfig
     family: Family
+    decoder_layers: int
+    budget: Budget
     prefix_lengths: Tensor | None = None  # of the model call under way, see attach.py
+    keep_projections: bool = False  # of the forward under way: whether cross-attention is to keep keys and values
     tokens_read: int = 0
     windows_read: int = 0
     encoder_forwards: int = 0
@@ -92,13 +96,14 @@ class Windowed(nn.Module):
         """States [B, L, D], replayed; the batch comes to the host once, to be cut."""
         check_gathered(self)
         batch = Batch.on_host(input_ids, attention_mask, prefix_lengths, global_attention_mask)
+        passes = self._cut(batch, input_ids.device)
         job = Job(
             encode=functools.partial(self._encode, training=self.training),
-            passes=self._cut(batch, input_ids.device),
+            passes=passes,
             parameters=self._trainable,
             streams=RandomStreams(self.cached.config.seed, input_ids.device),
             shape=tuple(input_ids.shape),
-            kept=0 if self.cached.config.recompute == "all" else int(self.cached.config.recompute),
+            kept=self._kept(passes, input_ids),
             buffer=functools.partial(zeros, place=self.cached.config.offload, folder=self.cached.config.offload_folder),
         )
         return replay(job, anchor)
@@ -111,7 +116,39 @@ class Windowed(nn.Module):
         windows = cutter.windows(batch)
         self.cached.windows_read += len(windows)
         self.cached.tokens_read += sum(document.length for document in batch.documents)
-        return cutter.passes(windows, batch, device)
+        return cutter.passes(windows, batch, device, windows_per_pass=self._windows_per_pass(cutter, batch, device))
+
+    def _windows_per_pass(self, cutter: Cutter, batch: Batch, device: torch.device) -> int:
+        """As configured, or measured in the first forward with windows of this batch's tokens."""
+        config, budget = self.cached.config, self.cached.budget
+        encode = functools.partial(self._encode, training=self.training)
+        with RandomStreams(0, device).stream(0):
+            if "auto" in (config.windows_per_pass, config.recompute) and not budget.window_bytes:
+                trial = cutter.trial(1, batch, device)
+                budget.window_bytes = graph_bytes(lambda: encode(trial), list(self.parameters()))
+            if config.windows_per_pass != "auto":
+                return int(config.windows_per_pass)
+            with torch.no_grad():
+                return budget.choose_windows(lambda count: encode(cutter.trial(count, batch, device)), device=device)
+
+    def _kept(self, passes: list[EncoderPass], input_ids: Tensor) -> int:
+        """How many passes keep their graph; with it, whether keys and values are kept."""
+        config, budget = self.cached.config, self.cached.budget
+        self.cached.keep_projections = False
+        if config.recompute != "auto":
+            return 0 if config.recompute == "all" else int(config.recompute)
+        parameters = self._trainable()
+        if not torch.is_grad_enabled() or not parameters:
+            return 0
+        of_states = input_ids.numel() * self.config.hidden_size * parameters[0].itemsize
+        kept, self.cached.keep_projections = budget.choose_kept(
+            [piece.inputs["input_ids"].numel() / config.window for piece in passes],
+            reserve=2 * of_states + 4 * sum(parameter.nbytes for parameter in parameters),
+            projections=2 * of_states * self.cached.decoder_layers,
+            device=input_ids.device,
+        )
+        budget.rehearsed = True
+        return kept
 
     def _encode(self, piece: EncoderPass, *, training: bool) -> Tensor:
         """Kept states [K, D] of one pass, by the encoder's own forward."""

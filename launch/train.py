@@ -74,6 +74,7 @@ def user_errors() -> Iterator[None]:
 def set_up_logging(arguments: Arguments) -> None:
     """Rank 0 speaks, the others only warn."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    logging.getLogger("cached_ds").setLevel(logging.INFO if arguments.training.should_log else logging.WARNING)
     transformers.logging.set_verbosity(arguments.training.get_process_log_level())
     transformers.logging.enable_default_handler()
 
