@@ -92,9 +92,7 @@ class ChunkedHead(nn.Linear):
         if labels is None:
             return super().forward(hidden)
         if labels.shape != hidden.shape[:-1]:
-            raise ValueError(
-                f"labels {tuple(labels.shape)} must be as the decoder's inputs: {tuple(hidden.shape[:-1])}"
-            )
+            raise ValueError(f"labels {tuple(labels.shape)} must have the decoder's shape, {tuple(hidden.shape[:-1])}")
         biases = [bias.flatten() for bias in (self.bias, logits_bias) if bias is not None]
         bias = sum(biases[1:], biases[0]) if biases else None
         total = _Total.apply(hidden.flatten(0, -2), labels.flatten(), self.weight, bias, smoothing)

@@ -4,6 +4,7 @@ What it adds to the plain one, which also works on an attached model:
   - it attaches the model;
   - documents are dealt to the ranks by length, so that no rank waits for another (sampler.py);
   - FSDP2 by accelerate's settings works with tied embeddings, on the CPU too, and `save_model` writes the whole model;
+  - label smoothing in training needs no logits (loss.py);
   - the progress bar shows tokens per second and windows.
 """
 
@@ -18,8 +19,9 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from cached_ds import fsdp
-from cached_ds.attach import ensure_attached
+from cached_ds.attach import ensure_attached, inner_model
 from cached_ds.config import CachedConfig
+from cached_ds.loss import has_chunked_loss
 from cached_ds.progress import TokenProgressCallback
 from cached_ds.sampler import LengthBalancedSampler
 
@@ -62,6 +64,20 @@ class CachedSeq2SeqTrainer(Seq2SeqTrainer):
         if asked and not self.is_fsdp_enabled:
             fsdp.enable_on_cpu(self.accelerator, self.args.fsdp_plugin_args)
             self.is_fsdp_enabled = True
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The Trainer's loss; in training the model smooths the labels itself, since the Trainer would need logits."""
+        is_chunked = model.training and self.compute_loss_func is None and has_chunked_loss(inner_model(self.model))
+        if self.label_smoother is None or not is_chunked:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        outputs = model(**inputs, label_smoothing=self.label_smoother.epsilon)
+        return (outputs[0], outputs) if return_outputs else outputs[0]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the whole model, also where checkpoints are sharded (the Trainer would write nothing then)."""
