@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import engines
 import pytest
 import tiny
 import torch
 import workshop
 from accelerate.utils import FullyShardedDataParallelPlugin
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainingArguments
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_pt_utils import LabelSmoother
 
 from cached_ds import CachedConfig, CachedSeq2SeqTrainer, attach, fsdp
 from cached_ds.data import DataArguments, WholeDocumentCollator, load_splits, tokenize_splits
@@ -82,3 +84,33 @@ def test_fsdp1_is_refused_with_what_to_use():
 def test_weights_on_one_rank_only_are_refused():
     with pytest.raises(ValueError, match="fsdp_cpu_ram_efficient_loading=true"):
         fsdp.check_plugin(FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=True))
+
+
+def smoothed_run(kind, folder, tmp_path):
+    """Weights after two steps with label smoothing, then the loss of an evaluation."""
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    model = attach(AutoModelForSeq2SeqLM.from_pretrained(folder / "model"), window=workshop.WINDOW)
+    arguments = DataArguments(train_file=str(folder / "train.jsonl"))
+    documents = tokenize_splits(load_splits(arguments), tokenizer=tokenizer, arguments=arguments)["train"]
+    settings = Seq2SeqTrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, max_steps=2, report_to="none", save_strategy="no", disable_tqdm=True,
+        label_smoothing_factor=0.3, gradient_accumulation_steps=2, per_device_train_batch_size=1, optim="sgd",
+        learning_rate=workshop.LEARNING_RATE, train_sampling_strategy="sequential",
+    )  # fmt: skip
+    collator = WholeDocumentCollator(tokenizer, model=model)
+    trainer = kind(model, settings, train_dataset=documents, eval_dataset=documents, data_collator=collator)
+    trainer.train()
+    return trainer, dict(model.named_parameters()), trainer.evaluate()["eval_loss"]
+
+
+def test_label_smoothing_is_that_of_transformers_without_its_logits(folder, tmp_path, monkeypatch):
+    _, expected, expected_loss = smoothed_run(Seq2SeqTrainer, folder, tmp_path)
+    whole, calls = LabelSmoother.__call__, []
+    monkeypatch.setattr(
+        LabelSmoother, "__call__", lambda self, *args, **more: calls.append(0) or whole(self, *args, **more)
+    )
+    trainer, found, loss = smoothed_run(CachedSeq2SeqTrainer, folder, tmp_path)
+    assert len(calls) == len(trainer.get_eval_dataloader()), "in evaluation only"
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    # float32: sums of the logits' size in another order.
+    assert engines.worst(engines.relative_errors(found, expected).values()) < 1e-5
