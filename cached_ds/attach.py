@@ -19,11 +19,13 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from cached_ds.budget import Budget
+from cached_ds.compiled import undo
 from cached_ds.config import CachedConfig
 from cached_ds.families import check_window, family_of
 from cached_ds.loss import attach_loss, detach_loss
+from cached_ds.state import WindowState
 from cached_ds.streaming import attach_streaming, detach_streaming
-from cached_ds.windowed import Windowed, WindowState, base_class, windowed_class
+from cached_ds.windowed import Windowed, base_class, windowed_class
 
 M = TypeVar("M", bound=nn.Module)
 LOSS_FLAG = "accepts_loss_kwargs"
@@ -85,6 +87,7 @@ def detach(model: M) -> M:
     inner = inner_model(model)
     encoder: Any = windowed_encoder(inner)
     encoder.__class__ = base_class(encoder)
+    undo(getattr(encoder, encoder.cached.family.decoder_layers))
     del encoder.cached, inner.get_decoder().cached
     detach_streaming(inner)
     detach_loss(inner)

@@ -123,4 +123,5 @@ class Budget:
         if self.rehearsed and not self.told:
             self.told = True
             logger.info("recompute=auto: the graphs of %d of %d passes fit", kept, len(sizes))
+        self.rehearsed = True
         return kept, kept == len(sizes) and room >= projections

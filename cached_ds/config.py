@@ -80,6 +80,12 @@ class CachedConfig:
         allowed='None or a size: bytes, or text such as "8GiB" or "500MB"',
         check=lambda value: value is None or _size(value) > 0,
     )
+    compile: bool = _option(
+        False,
+        help="torch.compile the encoder's layers for full windows",
+        allowed="True or False",
+        check=lambda value: isinstance(value, bool),
+    )
     stream_cross_attention: bool = _option(
         True,
         help="attend to the document tile by tile, so that keys and values are never kept; False: as Hugging Face does",

@@ -20,8 +20,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -29,29 +28,16 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
-from cached_ds.budget import Budget, graph_bytes
-from cached_ds.config import CachedConfig
+from cached_ds.compiled import run_compiled
 from cached_ds.cutting import Batch, Cutter, EncoderPass
 from cached_ds.families import Family
 from cached_ds.guards import check_gathered
 from cached_ds.offload import zeros
 from cached_ds.replay import Job, replay
+from cached_ds.state import WindowState
 from cached_ds.streams import RandomStreams
-
-
-@dataclass
-class WindowState:
-    """What `attach` leaves on an encoder. The counters serve progress bars, tests and benchmarks."""
-
-    config: CachedConfig
-    family: Family
-    decoder_layers: int
-    budget: Budget
-    prefix_lengths: Tensor | None = None  # of the model call under way, see attach.py
-    keep_projections: bool = False  # of the forward under way: whether cross-attention is to keep keys and values
-    tokens_read: int = 0
-    windows_read: int = 0
-    encoder_forwards: int = 0
+from cached_ds.tuning import Tuner
+from cached_ds.windows import Window
 
 
 class Windowed(nn.Module):
@@ -96,14 +82,18 @@ class Windowed(nn.Module):
         """States [B, L, D], replayed; the batch comes to the host once, to be cut."""
         check_gathered(self)
         batch = Batch.on_host(input_ids, attention_mask, prefix_lengths, global_attention_mask)
-        passes = self._cut(batch, input_ids.device)
+        cutter = Cutter(self.cached.config, self.cached.family, self.config)
+        encode = functools.partial(self._encode, training=self.training)
+        tuner = Tuner(self.cached, cutter, batch, encode, self)
+        windows = self._count(cutter.windows(batch), batch)
+        passes = cutter.passes(windows, batch, input_ids.device, windows_per_pass=tuner.windows_per_pass())
         job = Job(
-            encode=functools.partial(self._encode, training=self.training),
+            encode=encode,
             passes=passes,
             parameters=self._trainable,
             streams=RandomStreams(self.cached.config.seed, input_ids.device),
             shape=tuple(input_ids.shape),
-            kept=self._kept(passes, input_ids),
+            kept=tuner.kept(passes, self._trainable()),
             buffer=functools.partial(zeros, place=self.cached.config.offload, folder=self.cached.config.offload_folder),
         )
         return replay(job, anchor)
@@ -111,44 +101,10 @@ class Windowed(nn.Module):
     def _trainable(self) -> list[Tensor]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def _cut(self, batch: Batch, device: torch.device) -> list[EncoderPass]:
-        cutter = Cutter(self.cached.config, self.cached.family, self.config)
-        windows = cutter.windows(batch)
+    def _count(self, windows: list[Window], batch: Batch) -> list[Window]:
         self.cached.windows_read += len(windows)
         self.cached.tokens_read += sum(document.length for document in batch.documents)
-        return cutter.passes(windows, batch, device, windows_per_pass=self._windows_per_pass(cutter, batch, device))
-
-    def _windows_per_pass(self, cutter: Cutter, batch: Batch, device: torch.device) -> int:
-        """As configured, or measured in the first forward with windows of this batch's tokens."""
-        config, budget = self.cached.config, self.cached.budget
-        encode = functools.partial(self._encode, training=self.training)
-        with RandomStreams(0, device).stream(0):
-            if "auto" in (config.windows_per_pass, config.recompute) and not budget.window_bytes:
-                trial = cutter.trial(1, batch, device)
-                budget.window_bytes = graph_bytes(lambda: encode(trial), list(self.parameters()))
-            if config.windows_per_pass != "auto":
-                return int(config.windows_per_pass)
-            with torch.no_grad():
-                return budget.choose_windows(lambda count: encode(cutter.trial(count, batch, device)), device=device)
-
-    def _kept(self, passes: list[EncoderPass], input_ids: Tensor) -> int:
-        """How many passes keep their graph; with it, whether keys and values are kept."""
-        config, budget = self.cached.config, self.cached.budget
-        self.cached.keep_projections = False
-        if config.recompute != "auto":
-            return 0 if config.recompute == "all" else int(config.recompute)
-        parameters = self._trainable()
-        if not torch.is_grad_enabled() or not parameters:
-            return 0
-        of_states = input_ids.numel() * self.config.hidden_size * parameters[0].itemsize
-        kept, self.cached.keep_projections = budget.choose_kept(
-            [piece.inputs["input_ids"].numel() / config.window for piece in passes],
-            reserve=2 * of_states + 4 * sum(parameter.nbytes for parameter in parameters),
-            projections=2 * of_states * self.cached.decoder_layers,
-            device=input_ids.device,
-        )
-        budget.rehearsed = True
-        return kept
+        return windows
 
     def _encode(self, piece: EncoderPass, *, training: bool) -> Tensor:
         """Kept states [K, D] of one pass, by the encoder's own forward."""
@@ -156,11 +112,18 @@ class Windowed(nn.Module):
             raise RuntimeError("cached_ds: model.train() or model.eval() was called between forward and backward")
         self.cached.encoder_forwards += 1
         embeddings: Any = self.get_input_embeddings
-        with _sparse_gradient(embeddings()):
+        with _sparse_gradient(embeddings()), self._compiled(piece):
             output = super().forward(
                 **piece.inputs, output_attentions=False, output_hidden_states=False, return_dict=True
             )
         return output.last_hidden_state.flatten(0, 1)[piece.slots]
+
+    def _compiled(self, piece: EncoderPass) -> AbstractContextManager[object]:
+        """Layers run compiled for passes of the one shape that they were compiled for."""
+        if not self.cached.compiled_shape:
+            return nullcontext()
+        fits = piece.inputs["input_ids"].shape == self.cached.compiled_shape
+        return run_compiled(fits and "attention_mask" not in piece.inputs)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickle and deepcopy by the base class: the swapped class is made anew where it is loaded."""

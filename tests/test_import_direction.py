@@ -13,8 +13,9 @@ from repo import ROOT, parsed, shown, source_files
 LAYERS = (
     ("names", "config_files", "offload"),
     ("config",),
-    ("windows", "streams", "autocast", "families", "guards", "attention", "budget"),
-    ("replay", "cutting", "source"),
+    ("windows", "streams", "autocast", "families", "guards", "attention", "budget", "compiled"),
+    ("replay", "cutting", "source", "state"),
+    ("tuning",),
     ("windowed", "cross_attention", "streaming", "loss"),
     ("attach",),
     ("ds_config", "zero", "fsdp"),
