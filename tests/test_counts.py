@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cached_ds import attach
+from cached_ds import attach, loss
 
 GATHERS = ("_allgather_base_", "allgather_")
 REDUCTIONS = ("allreduce_", "_reduce_scatter_base_", "reduce_scatter_", "reduce_")
@@ -65,8 +65,11 @@ class CountCollectives(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def collectives(engine, windows):
-    """Collectives of one step, by name; two steps go before, in which ZeRO-3 learns the order of the modules."""
+def collectives(engine, windows=(1, 1), targets=(6, 6)):
+    """Collectives of one step, by name; two steps go before, in which ZeRO-3 learns the order of the modules.
+
+    Windows and target lengths are given per rank; a chunk of the loss has three positions.
+    """
     model = attach(tiny.make_model("bart"), window=tiny.WINDOW)
     settings = {"zero": RELEASE} if engine == "zero3" else {}
     runner = engines.make_engine(engine, model, 1, **settings)
@@ -74,7 +77,9 @@ def collectives(engine, windows):
     for step in engines.documents("bart", steps=2, windows=(1, 2), **shape):
         runner.step(step)
     (step,) = engines.documents("bart", steps=1, windows=windows, **shape)
-    with CountCollectives() as counter:
+    step[0]["labels"] = torch.randint(6, tiny.VOCABULARY, (2, targets[dist.get_rank()]))
+    with CountCollectives() as counter, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss, "LOGITS", 3 * tiny.VOCABULARY)
         runner.step(step)
     return counter.counts
 
@@ -91,3 +96,9 @@ def test_collectives_are_the_same_for_1_and_for_100_windows(zero_ranks, engine):
         assert total(counts, REDUCTIONS) >= 1
         # Encoder and decoder layers, in forward and in backward; ZeRO-1 and 2 gather the updated weights; DDP nothing.
         assert total(counts, GATHERS) >= {"ddp": 0, "zero1": 1, "zero2": 1}.get(engine, 6)
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2", "zero1", "zero2", "zero3"])
+def test_collectives_are_the_same_for_one_and_for_many_chunks_of_the_target(zero_ranks, engine):
+    few, many = (zero_ranks.run(collectives, engine=engine, targets=targets) for targets in ((1, 1), (1, 60)))
+    assert few == many

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import pickle
 
+import engines
 import pytest
 import tiny
 import torch
 from compare import EXACT, gradients, worst_error
+from test_parity_engines import FP32
 from torch import nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -277,3 +279,15 @@ def test_another_head_is_left_as_it_is():
     attach_loss(ours)
     assert not any(isinstance(module, ChunkedHead) for module in ours.modules())
     assert torch.equal(ours(**batch_of()).logits, model(**batch_of()).logits)
+
+
+def parity_in_chunks(engine, change):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunked, "LOGITS", 3 * tiny.VOCABULARY)
+        return engines.parity("bart", engine, 0.1, steps=2, accumulation=2, windows=(1, 2), change=change)
+
+
+@pytest.mark.parametrize("change", [None, untie, freeze_all_but_the_head])
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2", "zero2", "zero3"])
+def test_many_chunks_under_engines(zero_ranks, engine, change):
+    assert max(zero_ranks.run(parity_in_chunks, engine=engine, change=change)) < FP32
