@@ -1,4 +1,5 @@
 # One command each: `make quickstart`, `make test`, `make check`. Everything lives in .venv.
+# Benchmarks take flags: `make speed FLAGS="--lengths 4096 --rounds 3"`.
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -11,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 BUILD_OPS := from deepspeed.ops.op_builder import ShareMemCommBuilder; ShareMemCommBuilder().load()
 
-.PHONY: install quickstart test parity check clean
+.PHONY: install quickstart test parity memory speed longest check clean
 
 install: $(STAMP)
 
@@ -38,6 +39,15 @@ test: install
 
 parity: install
 	$(PYTHON) benchmarks/parity.py
+
+memory: install
+	$(PYTHON) benchmarks/memory.py $(FLAGS)
+
+speed: install
+	$(PYTHON) benchmarks/speed.py $(FLAGS)
+
+longest: install
+	$(PYTHON) benchmarks/longest.py $(FLAGS)
 
 check: install
 	$(BIN)/ruff check .

@@ -1,0 +1,92 @@
+"""One measurement in a fresh process: a model, a warm-up on two windows, one step on the long document.
+
+    python benchmarks/measure.py '{"variant": "cached", "length": 4096, "fields": {}, "shape": {}, "probe": "step"}'
+
+`fields` are those of CachedConfig, `shape` those of Shape. The last line of stdout is the result as JSON. With probe
+"step": seconds, memory, loss and gradient norm; "matmuls": also the encoder's seconds and the machine's rate right
+before and after the step; "saved": only the bytes that the decoder saves for backward, of this document and of one
+of four windows. cells.py starts this file with threads, cores and the allocator set.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import matmuls
+import torch
+from peers import STEPS
+from probes import EncoderSeconds, SavedBytes, reset_peak, resident
+from shape import Shape, make_batch, make_model
+from torch import Tensor
+
+Step = Callable[[dict[str, Tensor]], Tensor]
+
+
+def measure(settings: dict[str, Any]) -> dict[str, Any]:
+    """The result of one cell."""
+    shape, length = Shape(**settings["shape"]), settings["length"]
+    model: Any = make_model(shape, length=length, led=settings["variant"] == "led")
+    step = make_step(model, settings["variant"], {"window": shape.window, **settings["fields"]})
+    of_model = resident()
+    if settings["probe"] == "saved":
+        return _saved(model, step, shape, length)
+    batch = make_batch(shape, length=length)
+    step(make_batch(shape, length=shape.length_of(windows=2)))
+    model.zero_grad(set_to_none=True)
+    probing = settings["probe"] == "matmuls"
+    seconds = EncoderSeconds(model.get_encoder()) if probing else None
+    rates = [matmuls.measure(shape, length)] if probing else []
+    reset_peak()
+    begin = time.perf_counter()
+    loss = step(batch)
+    result: dict[str, Any] = {"seconds": time.perf_counter() - begin, "loss": loss.item(), "model_bytes": of_model}
+    result |= {"peak_bytes": resident("VmHWM") - of_model, **_gradients(model)}
+    if seconds is not None:
+        rates.append(matmuls.measure(shape, length))
+        result |= {"encoder_forward": seconds.forward, "encoder_backward": seconds.backward, "matmuls": rates}
+    return result
+
+
+def make_step(model: Any, variant: str, fields: dict[str, Any]) -> Step:
+    """What one step of a variant is: forward and backward of a batch; returns the loss."""
+    if variant in STEPS:
+        return lambda batch: STEPS[variant](model, batch, window=fields["window"])
+    import cached_ds  # only here: nothing of it may run in a peer's process
+
+    cached_ds.attach(model, **fields)
+
+    def step(batch: dict[str, Tensor]) -> Tensor:
+        loss = model(**batch).loss
+        loss.backward()
+        return loss.detach()
+
+    return step
+
+
+def _saved(model: Any, step: Step, shape: Shape, length: int) -> dict[str, Any]:
+    """Bytes saved by the decoder for a document of four windows and for the long one: the slope is per source token."""
+    lengths, found = (shape.length_of(windows=4), length), []
+    for each in lengths:
+        batch = make_batch(shape, length=each)
+        probe = SavedBytes(model, batch)
+        step(batch)
+        probe.remove()
+        model.zero_grad(set_to_none=True)
+        found.append(probe.bytes)
+    slope = (found[1] - found[0]) / (lengths[1] - lengths[0])
+    return {"lengths": lengths, "saved_bytes": found, "saved_per_token": slope}
+
+
+def _gradients(model: Any) -> dict[str, float]:
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients).item()
+    return {"gradient_norm": norm, "gradient_bytes": sum(gradient.nbytes for gradient in gradients)}
+
+
+if __name__ == "__main__":
+    answer = measure(json.loads(sys.argv[1]))
+    print(json.dumps(answer))

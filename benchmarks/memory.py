@@ -1,0 +1,150 @@
+"""Memory against document length: peak resident memory, and what the decoder saves for backward.
+
+    make memory       # or: .venv/bin/python benchmarks/memory.py [--lengths 16384 65536] [--resume] ...
+
+Peaks are resident bytes at their highest during one step, minus those right after the model was built: gradients are
+included (their size is given). Growth is the slope between the two longest documents. Bytes saved by the decoder are
+counted for one encoder layer, on which they do not depend. Prints the tables and PASS or FAIL for every promise, writes
+memory.md, memory.json, memory.png; exits with 1 where a promise is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import cells
+import plots
+from cells import Cell
+from results import Limit, Results, Row, markdown, number, tokens
+from shape import Shape
+from variants import CACHED, NAMES, TITLES
+
+LONGEST = {"full": 16384, "checkpointing": 65536, "published": 65536, "two_phase": 65536}
+DEFAULT = ("truncation", "full", "checkpointing", "published", "two_phase", "cached", "cached_disk")
+SAVING = ("full", "checkpointing", "cached")  # published and two_phase run the decoder of `full`
+SETUPS = {
+    "6 decoder layers": {"decoder_layers": 6, "attention_dropout": 0.0},
+    "12 decoder layers": {"decoder_layers": 12, "attention_dropout": 0.0},
+    "6, attention dropout": {"decoder_layers": 6, "attention_dropout": 0.1},
+}
+ITEM = 4  # bytes of a float32
+
+
+def plan(arguments: argparse.Namespace) -> list[Cell]:
+    """The cells of saved bytes, then those of peaks, the shortest documents first."""
+    saving = [
+        make_cell(arguments, variant, arguments.saved_length, 0, probe="saved", setup=setup)
+        for setup in SETUPS.values()
+        for variant in SAVING
+        if variant in arguments.variants
+    ]
+    longest = LONGEST | ({} if arguments.peer_limit is None else dict.fromkeys(LONGEST, arguments.peer_limit))
+    peaks = [
+        make_cell(arguments, variant, length, number, probe="step")
+        for length in arguments.lengths
+        for number in range(arguments.rounds)
+        for variant in arguments.variants
+        if length <= longest.get(variant, length)
+    ]
+    return saving + peaks
+
+
+def make_cell(
+    arguments: argparse.Namespace,
+    variant: str,
+    length: int,
+    number: int,
+    *,
+    probe: str,
+    setup: dict[str, float] | None = None,
+) -> Cell:
+    """One step of one variant."""
+    fields = CACHED[variant] | arguments.cached_fields if variant in CACHED else {}
+    shape = arguments.shape | ({} if setup is None else {"encoder_layers": 1} | setup)
+    return Cell({"variant": variant, "length": length, "fields": fields, "shape": shape, "probe": probe}, number)
+
+
+def split(rows: list[Row]) -> tuple[Results, Results]:
+    """The rows of peaks, and those of saved bytes."""
+    peaks = [row for row in rows if row["settings"]["probe"] == "step"]
+    return Results(peaks), Results(row for row in rows if row["settings"]["probe"] == "saved")
+
+
+def saved_bytes(saved: Results) -> dict[str, dict[str, float]]:
+    """Variant -> set-up -> bytes that the decoder saves per source token."""
+    found: dict[str, dict[str, float]] = {}
+    for length in saved.lengths():
+        for variant in SAVING:
+            for setup, shape in SETUPS.items():
+                value = saved.median(variant, length, "saved_per_token", **shape)
+                if value is not None:
+                    found.setdefault(variant, {})[setup] = value
+    return found
+
+
+def growth(peaks: Results, variant: str) -> float | None:
+    """Bytes per token between the two longest documents of a variant."""
+    found = [(length, peaks.median(variant, length, "peak_bytes")) for length in peaks.lengths()]
+    known = [(length, peak) for length, peak in found if peak is not None]
+    if len(known) < 2:
+        return None
+    (first, low), (last, high) = known[-2:]
+    return (high - low) / (last - first)
+
+
+def table(rows: list[Row]) -> str:
+    """Peaks and growth of every variant; then the saved bytes of the decoders."""
+    peaks, saved = split(rows)
+    lengths, lines = peaks.lengths(), []
+    for variant in NAMES:
+        if any(peaks.of(variant, length) for length in lengths):
+            shown = [_peak(peaks, variant, length) for length in lengths]
+            lines.append([TITLES[variant], *shown, number(growth(peaks, variant), ",.0f")])
+    header = ["peak MiB above the model", *(f"{tokens(length)} tokens" for length in lengths), "growth, bytes/token"]
+    bars = saved_bytes(saved)
+    second = [[TITLES[each], *(number(bars[each].get(name), ",.0f") for name in SETUPS)] for each in bars]
+    return markdown(header, lines) + "\n" + markdown(["decoder, bytes saved per source token", *SETUPS], second)
+
+
+def _peak(peaks: Results, variant: str, length: int) -> str:
+    value = peaks.median(variant, length, "peak_bytes")
+    return (peaks.failure(variant, length) or "–") if value is None else f"{value / 2**20:,.0f}"
+
+
+def limits(rows: list[Row], shape: Shape) -> list[Limit]:
+    """The promises of `make memory`."""
+    peaks, saved = split(rows)
+    bars, states = saved_bytes(saved).get("cached", {}), shape.width * ITEM
+    found = [Limit(f"decoder saves per token, {setup}", bars.get(setup), 1.05 * states) for setup in SETUPS]
+    found.append(Limit("cached grows by, bytes per token", growth(peaks, "cached"), 2.1 * states))
+    # On disk only the ids, the mask and where the states go stay in memory: int64 each, one copy of the caller's.
+    return [*found, Limit("cached_disk grows by, bytes per token", growth(peaks, "cached_disk"), 0.05 * states)]
+
+
+def main() -> int:
+    """Measure, print, write; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[16384, 65536, 262144], help="tokens")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds of each length (default: 1)")
+    parser.add_argument("--variants", nargs="+", choices=NAMES, default=DEFAULT, help="what to compare")
+    parser.add_argument("--peer_limit", type=int, help="tokens up to which peers run (default: full 16K, others 64K)")
+    parser.add_argument("--saved_length", type=int, default=8192, help="tokens where saved bytes are counted")
+    cells.add_flags(parser)
+    arguments = parser.parse_args()
+    machine, shape, folder = cells.machine_of(arguments), Shape(**arguments.shape), arguments.output_dir
+    store = cells.Store(folder / "memory.json", resume=arguments.resume, about=cells.about(machine))
+
+    def write(rows: list[Row]) -> None:
+        (folder / "memory.md").write_text(table(rows), encoding="utf-8")
+
+    cells.run_all(plan(arguments), machine, store, after_each=write)
+    peaks, saved = split(store.rows)
+    plots.memory(peaks, saved_bytes(saved), folder / "memory.png")
+    promises = limits(store.rows, shape)
+    print(table(store.rows), *(promise.line() for promise in promises), sep="\n")
+    return int(not all(promise.passed for promise in promises))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""Windows of one framed document, for the peers: `<s> slice </s>` each, states lined up with the tokens.
+
+Shapes: L source tokens, w window length, K kept states of a window, T target tokens, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One window: its tokens [1, w], which of its states are kept, and which rows of H they are."""
+
+    tokens: Tensor
+    kept: slice
+    rows: slice
+
+
+def cut(ids: Tensor, *, window: int) -> list[Piece]:
+    """The windows of a document [1, L]: the first keeps the state of `<s>`, the last that of `</s>`."""
+    length = ids.shape[1]
+    if length <= window:
+        return [Piece(ids, slice(0, length), slice(0, length))]
+    pieces = []
+    for begin in range(1, length - 1, window - 2):
+        end = min(begin + window - 2, length - 1)
+        first, last = begin == 1, end == length - 1
+        tokens = torch.cat([ids[:, :1], ids[:, begin:end], ids[:, -1:]], dim=1)
+        kept = slice(0 if first else 1, end - begin + (2 if last else 1))
+        pieces.append(Piece(tokens, kept, slice(begin - first, end + last)))
+    return pieces
+
+
+def encode(model: Any, piece: Piece) -> Tensor:
+    """Kept states [K, D] of one window."""
+    return model.get_encoder()(input_ids=piece.tokens).last_hidden_state[0, piece.kept]
+
+
+def decode(model: Any, states: Tensor, labels: Tensor) -> Tensor:
+    """The loss of a decoder that attends to all of H [1, L, D]."""
+    return model(encoder_outputs=(states,), labels=labels).loss

@@ -1,0 +1,88 @@
+"""The plots of the benchmarks: step time and memory against document length, both axes logarithmic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from results import Results, tokens
+from shape import Shape
+from variants import CACHED, NAMES, plain_title
+
+MARKERS = dict(zip(NAMES, "xsv^DPoph", strict=True))
+
+
+def speed(results: Results, shape: Shape, path: Path, *, model_seconds: Callable[..., float | None]) -> None:
+    """Seconds per step, and time relative to cached_ds."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for variant in NAMES:
+        points = _points(results, variant, lambda each, length: results.median(each, length, "seconds"))
+        _line(left, points, **_style(variant))
+        ratios = _points(results, variant, lambda each, length: results.ratio(each, "cached", length))
+        _line(right, ratios, **_style(variant))
+    model = _points(results, "cached", lambda each, length: model_seconds(results, each, length, shape))
+    left.plot(*model, linestyle=":", color="black", label="cached_ds, FLOP model")
+    _axes(left, results, title="one training step", ylabel="seconds")
+    _axes(right, results, title="time / time of cached_ds, same round", ylabel="ratio")
+    right.set_yscale("linear")
+    right.set_ylim(bottom=0)
+    left.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def memory(results: Results, saved: dict[str, dict[str, float]], path: Path) -> None:
+    """Peak MiB above the model against length, and bars of saved bytes per token: variant -> set-up -> bytes."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for variant in NAMES:
+        points = _points(results, variant, lambda each, length: results.median(each, length, "peak_bytes"))
+        _line(left, (points[0], [value / 2**20 for value in points[1]]), **_style(variant))
+    _axes(left, results, title="peak resident memory above the model (gradients included)", ylabel="MiB")
+    left.legend(fontsize=8)
+    _bars(right, saved)
+    figure.savefig(path, dpi=120)
+
+
+def _bars(axes: Any, saved: dict[str, dict[str, float]]) -> None:
+    setups = list(dict.fromkeys(setup for bars in saved.values() for setup in bars))
+    width = 0.8 / max(1, len(saved))
+    for number, (variant, bars) in enumerate(saved.items()):
+        places = [setups.index(setup) + width * (number - (len(saved) - 1) / 2) for setup in bars]
+        drawn = axes.bar(places, bars.values(), width, label=plain_title(variant), **_colour(variant))
+        axes.bar_label(drawn, fmt="{:,.0f}", fontsize=7)
+    axes.set(yscale="log", title="decoder: bytes saved for backward per source token", ylabel="bytes")
+    axes.set_xticks(range(len(setups)), setups)
+    if saved:
+        axes.legend(fontsize=8)
+
+
+def _points(results: Results, variant: str, value: Callable[[str, int], float | None]) -> tuple[list[int], list[float]]:
+    found = [(length, value(variant, length)) for length in results.lengths() if results.of(variant, length)]
+    known = [(length, each) for length, each in found if each is not None]
+    return [length for length, _ in known], [each for _, each in known]
+
+
+def _line(axes: Any, points: tuple[list[int], list[float]], **style: Any) -> None:
+    """A line, unless there is nothing to show."""
+    if points[0]:
+        axes.plot(*points, **style)
+
+
+def _colour(variant: str) -> dict[str, Any]:
+    return {"color": f"C{NAMES.index(variant)}"}
+
+
+def _style(variant: str) -> dict[str, Any]:
+    own = {"linewidth": 2.2} if variant in CACHED else {"linewidth": 1.2, "linestyle": "--"}
+    return {"marker": MARKERS[variant], "label": plain_title(variant), **_colour(variant), **own}
+
+
+def _axes(axes: Any, results: Results, *, title: str, ylabel: str) -> None:
+    lengths = results.lengths()
+    axes.set(xscale="log", yscale="log", title=title, xlabel="source tokens", ylabel=ylabel)
+    axes.set_xticks(lengths, [tokens(length) for length in lengths])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)

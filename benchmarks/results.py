@@ -1,0 +1,89 @@
+"""Results: what the rows of a benchmark say: medians, ratios of the same round, failures, limits, tables."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Row = dict[str, Any]
+
+
+class Results:
+    """The rows of a Store, to be asked."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        """Take the rows as cells.py writes them."""
+        self.rows = list(rows)
+
+    def of(self, variant: str, length: int, **shape: Any) -> list[Row]:
+        """The rows of a variant at a length, with these fields of its shape."""
+        return [
+            row
+            for row in self.rows
+            if (row["settings"]["variant"], row["settings"]["length"]) == (variant, length)
+            and all(row["settings"]["shape"].get(name) == value for name, value in shape.items())
+        ]
+
+    def values(self, variant: str, length: int, name: str, **shape: Any) -> dict[int, float]:
+        """Round -> value of a field, of the rounds that have it."""
+        rows = self.of(variant, length, **shape)
+        return {row["round"]: row["result"][name] for row in rows if name in row["result"]}
+
+    def median(self, variant: str, length: int, name: str, **shape: Any) -> float | None:
+        """The median over the rounds; None without any."""
+        values = self.values(variant, length, name, **shape)
+        return statistics.median(values.values()) if values else None
+
+    def ratio(self, variant: str, other: str, length: int, name: str = "seconds") -> float | None:
+        """The median of the ratios variant / other, each within one round."""
+        ours, theirs = self.values(variant, length, name), self.values(other, length, name)
+        ratios = [value / theirs[number] for number, value in ours.items() if number in theirs]
+        return statistics.median(ratios) if ratios else None
+
+    def failure(self, variant: str, length: int, **shape: Any) -> str | None:
+        """Why there is no number."""
+        reasons = [row["result"]["failed"] for row in self.of(variant, length, **shape) if "failed" in row["result"]]
+        return reasons[0] if reasons else None
+
+    def lengths(self) -> list[int]:
+        """All lengths, shortest first."""
+        return sorted({row["settings"]["length"] for row in self.rows})
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A promise: `value` (None: not measured in this run) is to be at most, or at least, `bound`."""
+
+    what: str
+    value: float | None
+    bound: float
+    at_least: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether the promise is kept; what was not measured has not failed."""
+        return self.value is None or (self.value >= self.bound if self.at_least else self.value <= self.bound)
+
+    def line(self) -> str:
+        """PASS or FAIL, with the numbers."""
+        word = "----" if self.value is None else "PASS" if self.passed else "FAIL"
+        shown = "not measured" if self.value is None else f"{self.value:.4g}"
+        return f"{word}  {self.what}: {shown} (limit: {'>=' if self.at_least else '<='} {self.bound:.4g})"
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def tokens(length: int) -> str:
+    """A length as people say it: 16K."""
+    return f"{length // 1024}K" if length % 1024 == 0 else f"{length:,}"
+
+
+def number(value: float | None, form: str) -> str:
+    """A number, or a dash."""
+    return "–" if value is None else format(value, form)

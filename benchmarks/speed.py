@@ -1,0 +1,153 @@
+"""Step time against document length: cached_ds and every peer, in fresh processes, interleaved, repeated.
+
+    make speed        # or: .venv/bin/python benchmarks/speed.py [--lengths 4096 16384] [--rounds 5 3] [--resume] ...
+
+Each cell is one step (forward and backward) of a document after a warm-up. Ratios are medians of ratios within one
+round. `cached` cells also time the encoder, and the encoder's matmuls alone right before and after the step: the
+machine's own rate. The FLOP model divided by that rate is the time that arithmetic alone would take. Prints the tables
+and PASS or FAIL for every promise, writes speed.md, speed.json, speed.png; exits with 1 where a promise is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from typing import Any
+
+import cells
+import flops
+import plots
+from cells import Cell
+from results import Limit, Results, Row, markdown, number, tokens
+from shape import Shape
+from variants import CACHED, FLOP_KINDS, NAMES, TITLES
+
+LONGEST = {"full": 16384, "cached_auto": 16384, "led": 4096}  # what fits, and what takes minutes per step
+DEFAULT = [name for name in NAMES if name != "cached_disk"]
+
+
+def plan(arguments: argparse.Namespace) -> list[Cell]:
+    """All cells: length by length, round by round, every variant in every round."""
+    found = [
+        make_cell(arguments, variant, length, number)
+        for length, rounds in zip(arguments.lengths, arguments.rounds, strict=True)
+        for number in range(rounds)
+        for variant in arguments.variants
+        if length <= LONGEST.get(variant, length)
+    ]
+    return found + ([make_cell(arguments, "cached", arguments.longest, 0)] if arguments.longest else [])
+
+
+def make_cell(arguments: argparse.Namespace, variant: str, length: int, number: int) -> Cell:
+    """One step of one variant; `cached` is also compared with the matmuls alone."""
+    fields = CACHED[variant] | arguments.cached_fields if variant in CACHED else {}
+    probe = "matmuls" if variant == "cached" else "step"
+    settings = {"variant": variant, "length": length, "fields": fields, "shape": arguments.shape, "probe": probe}
+    return Cell(settings, number)
+
+
+def table(rows: list[Row], shape: Shape) -> str:
+    """Time of every variant at every length; then the encoder against the matmuls alone."""
+    results, lines = Results(rows), []
+    for length in results.lengths():
+        for variant in NAMES:
+            if results.of(variant, length):
+                lines.append([tokens(length), TITLES[variant], *_cells_of(results, variant, length, shape)])
+    header = ("tokens", "step", "seconds, median (min–max)", "cached_ds / this", "tokens/s", "FLOP model, s")
+    share = [_share_line(results, length) for length in results.lengths() if encoder_share(results, length)]
+    names = ("tokens", "encoder, s", "its matmuls alone, s", "share", "matmul rate, GFLOP/s")
+    return markdown(header, lines) + "\n" + markdown(names, share)
+
+
+def _cells_of(results: Results, variant: str, length: int, shape: Shape) -> list[str]:
+    seconds = list(results.values(variant, length, "seconds").values())
+    if not seconds:
+        return [results.failure(variant, length) or "–", "–", "–", "–"]
+    median = statistics.median(seconds)
+    spread = f"{median:.1f} ({min(seconds):.1f}–{max(seconds):.1f})" if len(seconds) > 1 else f"{median:.1f}"
+    ratio = number(results.ratio("cached", variant, length), ".3f")
+    read = min(length, shape.window) if variant == "truncation" else length
+    return [spread, ratio, f"{read / median:.0f}", number(model_seconds(results, variant, length, shape), ".1f")]
+
+
+def model_seconds(results: Results, variant: str, length: int, shape: Shape) -> float | None:
+    """The FLOP model's time at the rate that the encoder's matmuls alone reached in the same run."""
+    rate = matmul_rate(results, length)
+    kind = FLOP_KINDS.get(variant)
+    return None if rate is None or kind is None else flops.step(shape, length, kind) / rate
+
+
+def matmul_rate(results: Results, length: int) -> float | None:
+    """FLOP/s of the matmuls alone around the `cached` steps of this length, or of any."""
+    lengths = [length, *results.lengths()]
+    found = [list(results.values("cached", each, "matmuls").values()) for each in lengths]
+    rates = [rate["rate"] for pair in next(filter(None, found), []) for rate in pair]
+    return statistics.median(rates) if rates else None
+
+
+def encoder_share(results: Results, length: int) -> tuple[float, float] | None:
+    """Seconds of the encoder and of its matmuls alone (two forwards, one backward), medians over the rounds."""
+    found = []
+    for row in results.of("cached", length):
+        if "matmuls" in row["result"]:
+            result: dict[str, Any] = row["result"]
+            alone = [2 * each["forward"] + each["backward"] for each in result["matmuls"]]
+            found.append((result["encoder_forward"] + result["encoder_backward"], statistics.mean(alone)))
+    if not found:
+        return None
+    return statistics.median(seconds for seconds, _ in found), statistics.median(alone for _, alone in found)
+
+
+def _share_line(results: Results, length: int) -> list[str]:
+    found, rate = encoder_share(results, length), matmul_rate(results, length)
+    assert found is not None and rate is not None, "only lengths that have it"
+    seconds, alone = found
+    return [tokens(length), f"{seconds:.1f}", f"{alone:.1f}", f"{100 * alone / seconds:.0f} %", f"{rate / 1e9:.0f}"]
+
+
+def limits(rows: list[Row]) -> list[Limit]:
+    """The promises of `make speed`."""
+    results, found = Results(rows), []
+    for length in (4096, 16384, 65536):
+        for peer, bound in (("checkpointing", 0.98), ("published", 1.03), ("full", 1.20)):
+            if length <= LONGEST.get(peer, length):
+                what = f"{tokens(length)}: cached / {peer}"
+                found.append(Limit(what, results.ratio("cached", peer, length), bound))
+        if length <= LONGEST["cached_auto"]:
+            what = f"{tokens(length)}: cached_auto / full"
+            found.append(Limit(what, results.ratio("cached_auto", "full", length), 1.02))
+        share = encoder_share(results, length)
+        what = f"{tokens(length)}: the encoder's share of the matmul rate"
+        found.append(Limit(what, share[1] / share[0] if share else None, 0.85, at_least=True))
+    long, short = results.median("cached", 262144, "seconds"), results.median("cached", 16384, "seconds")
+    growth = long / short / 16 if long and short else None
+    return [*found, Limit("time per token at 256K / at 16K", growth, 1.10)]
+
+
+def main() -> int:
+    """Measure, print, write; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 16384, 65536], help="tokens")
+    parser.add_argument("--rounds", type=int, nargs="+", default=[5, 3, 2], help="rounds of each length")
+    parser.add_argument("--variants", nargs="+", choices=NAMES, default=DEFAULT, help="what to compare")
+    parser.add_argument("--longest", type=int, default=262144, help="one more, of `cached` alone; 0: none")
+    cells.add_flags(parser)
+    arguments = parser.parse_args()
+    if len(arguments.lengths) != len(arguments.rounds):
+        parser.error("--lengths and --rounds must name the same number of values")
+    machine, shape, folder = cells.machine_of(arguments), Shape(**arguments.shape), arguments.output_dir
+    store = cells.Store(folder / "speed.json", resume=arguments.resume, about=cells.about(machine))
+
+    def write(rows: list[Row]) -> None:
+        (folder / "speed.md").write_text(table(rows, shape), encoding="utf-8")
+
+    cells.run_all(plan(arguments), machine, store, after_each=write)
+    plots.speed(Results(store.rows), shape, folder / "speed.png", model_seconds=model_seconds)
+    promises = limits(store.rows)
+    print(table(store.rows, shape), *(promise.line() for promise in promises), sep="\n")
+    return int(not all(promise.passed for promise in promises))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

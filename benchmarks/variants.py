@@ -1,0 +1,32 @@
+"""The variants that are compared: the peers, and cached_ds with its settings. Names are those of tables and flags."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PEERS = ("truncation", "full", "checkpointing", "published", "two_phase", "led")
+CACHED: dict[str, dict[str, Any]] = {
+    "cached": {"windows_per_pass": "auto", "recompute": "all"},
+    "cached_auto": {"windows_per_pass": "auto", "recompute": "auto"},
+    "cached_disk": {"windows_per_pass": "auto", "recompute": "all", "offload": "disk"},
+}
+NAMES = (*PEERS, *CACHED)
+TITLES = {
+    "truncation": "truncation to one window (floor)",
+    "full": "full backpropagation",
+    "checkpointing": "full, HF gradient checkpointing",
+    "published": "published CachED order",
+    "two_phase": "plain two-phase caching",
+    "led": "LED, HF gradient checkpointing",
+    "cached": "**cached_ds**",
+    "cached_auto": '**cached_ds**, `recompute="auto"`',
+    "cached_disk": '**cached_ds**, `offload="disk"`',
+}
+FLOP_KINDS = {name: name for name in PEERS if name != "led"} | {
+    "cached": "cached", "cached_auto": "kept graphs", "cached_disk": "cached",
+}  # fmt: skip
+
+
+def plain_title(name: str) -> str:
+    """The title without markup, for plots."""
+    return TITLES[name].replace("*", "").replace("`", "")
