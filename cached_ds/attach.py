@@ -35,6 +35,7 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
     """Make `model` read documents of any length; returns the same object.
 
     Call it before the model is wrapped or sharded (DDP, FSDP2, ZeRO); a PEFT model is fine.
+    Trained with `labels`, the model's output has no logits: its loss is computed in chunks (loss.py).
 
     Args:
         model: a Hugging Face encoder-decoder of a supported family, or a PEFT model over one.

@@ -21,7 +21,8 @@ it is Hugging Face's: the mean over labels that are not -100 (nan if there are n
 
 Engines. The head stays a linear layer in their eyes: one tensor of hidden states in, one tensor out, the weight saved
 as `nn.Linear` saves it and gathered once in forward and once in backward, whatever T is; its gradient is returned once.
-It is no leaf for ZeRO-3, which would reduce a weight that the encoder's leaf has too (tied embeddings) twice.
+It has no parts, so it needs no leaf mark for ZeRO-3; with one it would own a tied weight instead of the encoder, and that
+weight's gradient is not complete when the backward of the head ends.
 
 Shapes: B documents, T target length, N = B * T, D width, V vocabulary.
 """
