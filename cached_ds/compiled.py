@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
 BACKEND = "inductor"
+REASON = 200  # characters of torch's message, which can be pages long
 logger = logging.getLogger(__name__)
 
 
@@ -33,7 +34,7 @@ def try_compile(layers: Sequence[nn.Module], run: Callable[[], Tensor]) -> bool:
             torch.autograd.grad(states.sum(), [p for layer in layers for p in layer.parameters() if p.requires_grad])
     except (TorchDynamoException, RuntimeError, AssertionError) as error:  # torch's compiler fails in all these ways
         undo(layers)
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:REASON]}"
         logger.warning("compile=True: the encoder runs uncompiled, because torch.compile failed with %s", reason)
         return False
     return True

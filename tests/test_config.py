@@ -19,6 +19,11 @@ def test_defaults_are_the_papers():
         "frame_windows": True,
         "windows_per_pass": 1,
         "recompute": "all",
+        "memory_budget": None,
+        "compile": False,
+        "stream_cross_attention": True,
+        "offload": "none",
+        "offload_folder": None,
         "seed": None,
     }
 
@@ -43,7 +48,14 @@ def test_it_is_frozen_keyword_only_and_described():
         ("overlap", 512),
         ("frame_windows", 1),
         ("windows_per_pass", 0),
-        ("windows_per_pass", "auto"),
+        ("windows_per_pass", "all"),
+        ("memory_budget", 0),
+        ("memory_budget", "much"),
+        ("memory_budget", True),
+        ("compile", 1),
+        ("stream_cross_attention", "yes"),
+        ("offload", "nvme"),
+        ("offload_folder", "/no/such/folder"),
         ("recompute", "none"),
         ("recompute", "-1"),
         ("recompute", -1),
@@ -65,6 +77,16 @@ def test_bounds_name_field_value_and_what_is_allowed(field, value):
 )
 def test_the_outermost_allowed_values(values):
     assert values.items() <= CachedConfig(**values).to_dict().items()
+
+
+def test_sizes_are_read_as_people_write_them():
+    sizes = [CachedConfig(memory_budget=value).memory_bytes for value in (None, 5, "5", "8GiB", "500MB")]
+    assert sizes == [None, 5, 5, 8 * 2**30, 500 * 10**6]
+
+
+def test_offload_needs_streamed_attention():
+    with pytest.raises(ValueError, match="offload='cpu' is refused with stream_cross_attention=False; allowed is True"):
+        CachedConfig(offload="cpu", stream_cross_attention=False)
 
 
 def test_a_number_in_a_string_is_a_number_of_passes():
