@@ -21,8 +21,8 @@ it is Hugging Face's: the mean over labels that are not -100 (nan if there are n
 
 Engines. The head stays a linear layer in their eyes: one tensor of hidden states in, one tensor out, the weight saved
 as `nn.Linear` saves it and gathered once in forward and once in backward, whatever T is; its gradient is returned once.
-It has no parts, so it needs no leaf mark for ZeRO-3; with one it would own a tied weight instead of the encoder, and that
-weight's gradient is not complete when the backward of the head ends.
+It has no parts, so it needs no leaf mark for ZeRO-3; with one it would own a tied weight in place of the encoder, and
+the gradient of that is not complete when the backward of the head ends.
 
 Shapes: B documents, T target length, N = B * T, D width, V vocabulary.
 """
@@ -97,8 +97,8 @@ class ChunkedHead(nn.Linear):
         biases = [bias.flatten() for bias in (self.bias, logits_bias) if bias is not None]
         bias = sum(biases[1:], biases[0]) if biases else None
         total = _Total.apply(hidden.flatten(0, -2), labels.flatten(), self.weight, bias, smoothing)
-        divisor = labels.ne(IGNORED).sum() if num_items is None else torch.as_tensor(num_items, device=hidden.device)
-        return total / divisor
+        divisor = labels.ne(IGNORED).sum() if num_items is None else num_items
+        return total / (divisor.to(total.device) if isinstance(divisor, Tensor) else divisor)
 
 
 class _Total(torch.autograd.Function):
