@@ -41,10 +41,11 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     seconds = EncoderSeconds(model.get_encoder()) if probing else None
     rates = [matmuls.measure(shape, length)] if probing else []
     reset_peak()
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     loss = step(batch)
-    result: dict[str, Any] = {"seconds": time.perf_counter() - begin, "loss": loss.item(), "model_bytes": of_model}
-    result |= {"peak_bytes": resident("VmHWM") - of_model, **_gradients(model)}
+    result: dict[str, Any] = {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - cpu}
+    result |= {"loss": loss.item(), "model_bytes": of_model, "peak_bytes": resident("VmHWM") - of_model}
+    result |= _gradients(model)
     if seconds is not None:
         rates.append(matmuls.measure(shape, length))
         result |= {"encoder_forward": seconds.forward, "encoder_backward": seconds.backward, "matmuls": rates}

@@ -26,7 +26,7 @@ class Results:
             and all(row["settings"]["shape"].get(name) == value for name, value in shape.items())
         ]
 
-    def values(self, variant: str, length: int, name: str, **shape: Any) -> dict[int, float]:
+    def values(self, variant: str, length: int, name: str, **shape: Any) -> dict[int, Any]:
         """Round -> value of a field, of the rounds that have it."""
         rows = self.of(variant, length, **shape)
         return {row["round"]: row["result"][name] for row in rows if name in row["result"]}

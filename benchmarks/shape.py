@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ def make_batch(shape: Shape, *, length: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
 
-def _sizes(shape: Shape) -> dict[str, int | float]:
+def _sizes(shape: Shape) -> dict[str, Any]:
     ends = ("encoder", "decoder")
     return {
         "vocab_size": shape.vocabulary,

@@ -24,6 +24,7 @@ from shape import Shape
 from variants import CACHED, FLOP_KINDS, NAMES, TITLES
 
 LONGEST = {"full": 16384, "cached_auto": 16384, "led": 4096}  # what fits, and what takes minutes per step
+UNDISTURBED = 0.97
 DEFAULT = [name for name in NAMES if name != "cached_disk"]
 
 
@@ -106,6 +107,16 @@ def _share_line(results: Results, length: int) -> list[str]:
     return [tokens(length), f"{seconds:.1f}", f"{alone:.1f}", f"{100 * alone / seconds:.0f} %", f"{rate / 1e9:.0f}"]
 
 
+def disturbed(rows: list[Row], threads: int) -> list[str]:
+    """Cells of one thread that had to wait for their core, with the share of the time that they had it."""
+    found = [(row["settings"], row["round"], row["result"]) for row in rows if "cpu_seconds" in row["result"]]
+    return [
+        f"disturbed: {settings['variant']} {settings['length']} round {number + 1} had its core {share:.0%} of the time"
+        for settings, number, result in found
+        if threads == 1 and (share := result["cpu_seconds"] / result["seconds"]) < UNDISTURBED
+    ]
+
+
 def limits(rows: list[Row]) -> list[Limit]:
     """The promises of `make speed`."""
     results, found = Results(rows), []
@@ -145,7 +156,8 @@ def main() -> int:
     cells.run_all(plan(arguments), machine, store, after_each=write)
     plots.speed(Results(store.rows), shape, folder / "speed.png", model_seconds=model_seconds)
     promises = limits(store.rows)
-    print(table(store.rows, shape), *(promise.line() for promise in promises), sep="\n")
+    print(table(store.rows, shape), *disturbed(store.rows, machine.threads), sep="\n")
+    print(*(promise.line() for promise in promises), sep="\n")
     return int(not all(promise.passed for promise in promises))
 
 

@@ -98,7 +98,7 @@ def test_a_cell_runs_in_a_fresh_process_and_reports_everything():
     assert found["encoder_forward"] + found["encoder_backward"] < found["seconds"]
     assert len(found["matmuls"]) == 2 and found["peak_bytes"] > found["gradient_bytes"] > 0
     assert "more than" in cells.run(Cell(settings), dataclasses.replace(MACHINE, timeout=0.5))["failed"]
-    settings["shape"] = {**TINY, "vocabulary": 10**8}
+    settings |= {"variant": "full", "fields": {}, "shape": {**TINY, "vocabulary": 10**8}}
     assert cells.run(Cell(settings), dataclasses.replace(MACHINE, memory_gib=3))["failed"] == "out of memory"
 
 
@@ -136,7 +136,7 @@ def speeds(settings):
     seconds = settings["length"] / (100 if settings["variant"] == "cached" else 80)
     alone = {"forward": seconds / 5, "backward": seconds / 3, "rate": 1e11}
     inside = {"encoder_forward": seconds / 4, "encoder_backward": seconds / 2, "matmuls": [alone, alone]}
-    return {"seconds": seconds} | (inside if settings["probe"] == "matmuls" else {})
+    return {"seconds": seconds, "cpu_seconds": seconds} | (inside if settings["probe"] == "matmuls" else {})
 
 
 def test_speed_says_what_was_measured(tmp_path):
@@ -152,6 +152,7 @@ def test_speed_says_what_was_measured(tmp_path):
         plan, lambda settings: speeds(settings) | ({"seconds": 999.0} if settings["length"] == 16384 else {})
     )
     assert not all(limit.passed for limit in speed.limits(slow))
+    assert not speed.disturbed(rows, 1) and len(speed.disturbed(slow, 1)) == len(NAMES) - 1  # LED failed
     speed.plots.speed(Results(rows), Shape(), tmp_path / "speed.png", model_seconds=speed.model_seconds)
     assert (tmp_path / "speed.png").stat().st_size > 10_000
 
