@@ -22,6 +22,7 @@ from cached_ds.budget import Budget
 from cached_ds.compiled import undo
 from cached_ds.config import CachedConfig
 from cached_ds.families import check_window, family_of
+from cached_ds.folded import Folded, attach_layers, detach_layers
 from cached_ds.loss import attach_loss, detach_loss
 from cached_ds.state import WindowState
 from cached_ds.streaming import attach_streaming, detach_streaming
@@ -54,10 +55,13 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
     _check_attachable(encoder)
     family = family_of(inner.config)
     check_window(family, inner.config, config)
+    _check_layerdrop(inner.config, config)
     decoder: Any = inner.get_decoder()
-    layers = len(getattr(decoder, family.decoder_layers))
+    layers = len(getattr(decoder, family.layers))
     encoder.cached = decoder.cached = WindowState(config, family, layers, Budget(config))
-    encoder.__class__ = windowed_class(encoder.__class__)
+    if config.schedule == "layer":
+        attach_layers(encoder)
+    encoder.__class__ = windowed_class(encoder.__class__, Folded if config.schedule == "layer" else Windowed)
     if config.stream_cross_attention:
         attach_streaming(inner, family)
     attach_loss(inner)
@@ -87,8 +91,9 @@ def detach(model: M) -> M:
     """
     inner = inner_model(model)
     encoder: Any = windowed_encoder(inner)
+    detach_layers(encoder)
     encoder.__class__ = base_class(encoder)
-    undo(getattr(encoder, encoder.cached.family.decoder_layers))
+    undo(getattr(encoder, encoder.cached.family.layers))
     del encoder.cached, inner.get_decoder().cached
     detach_streaming(inner)
     detach_loss(inner)
@@ -136,6 +141,15 @@ def _check_attachable(encoder: nn.Module) -> None:
         raise ValueError("the encoder's parameters are already sharded; attach first, then shard the model")
     if hasattr(encoder, "ds_id"):  # ZeRO-3 numbers the modules it has hung its hooks on: they would gather per window
         raise ValueError("ZeRO-3 already manages the encoder; attach before deepspeed.initialize")
+
+
+def _check_layerdrop(model_config: Any, config: CachedConfig) -> None:
+    dropped = float(getattr(model_config, "encoder_layerdrop", None) or 0.0)
+    if config.schedule == "layer" and dropped:
+        raise ValueError(
+            f"schedule='layer' is refused for encoder_layerdrop={dropped}; allowed is 0: ranks that drop different "
+            "layers would wait for each other"
+        )
 
 
 def _take_prefix(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -61,6 +61,12 @@ class CachedConfig:
         allowed="True or False",
         check=lambda value: isinstance(value, bool),
     )
+    schedule: str = _option(
+        "window",
+        help='"window": the whole encoder, window by window; "layer": layer by layer, never gathered whole',
+        allowed='"window" or "layer"',
+        check=lambda value: value in ("window", "layer"),
+    )
     windows_per_pass: int | str = _option(
         1,
         help='windows that go through the encoder together; "auto": as many as is fastest, timed in the first forward',
@@ -129,6 +135,12 @@ class CachedConfig:
             value = getattr(self, field.name)
             if not field.metadata["check"](value):
                 raise ValueError(f"{field.name}={value!r} is refused; allowed is {field.metadata['allowed']}")
+        for name in ("windows_per_pass", "recompute", "compile") if self.schedule == "layer" else ():
+            if getattr(self, name) in ("auto", True) and not _whole(getattr(self, name), low=0):
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is refused with schedule='layer'; allowed is what needs no trial "
+                    'of the whole encoder: numbers, "all", False'
+                )
         if self.offload != "none" and not self.stream_cross_attention:
             raise ValueError(
                 f"offload={self.offload!r} is refused with stream_cross_attention=False; allowed is True: "

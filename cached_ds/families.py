@@ -72,6 +72,21 @@ class CrossAttention:
 
 
 @dataclass(frozen=True)
+class EncoderLayer:
+    """How an encoder calls its layers.
+
+    Attributes:
+        results: length of the tuple that a layer returns; None: just the states.
+        position_bias: whether the first layer makes a position bias that the encoder hands to the others.
+        own_mask: whether the encoder makes masks [N, w] for its layers; else they are those of transformers.
+    """
+
+    results: int | None = None
+    position_bias: bool = False
+    own_mask: bool = False
+
+
+@dataclass(frozen=True)
 class Family:
     """What cached_ds has to know of one architecture.
 
@@ -82,7 +97,8 @@ class Family:
         global_attention: what the encoder's `global_attention_mask` is in a pass, from the caller's values [N, w]
             (zeros without any); None: the encoder has no such input.
         output: the class its decoder expects from the encoder.
-        decoder_layers: name of the decoder's list of layers.
+        layers: name of the encoder's and the decoder's list of layers.
+        encoder_layer: how the encoder calls them.
         cross_attention: the names of its attention to the document.
     """
 
@@ -91,7 +107,8 @@ class Family:
     window_multiple: Callable[[PretrainedConfig], int] = _any_window
     global_attention: Callable[[Tensor], Tensor] | None = None
     output: type[ModelOutput] = BaseModelOutput
-    decoder_layers: str = "layers"
+    layers: str = "layers"
+    encoder_layer: EncoderLayer = EncoderLayer()
     cross_attention: CrossAttention = CrossAttention()
 
 
@@ -100,7 +117,8 @@ _EOS = (Frame((), ("eos",)),)
 _T5 = Family(
     _EOS,
     positions=None,
-    decoder_layers="block",
+    layers="block",
+    encoder_layer=EncoderLayer(results=3, position_bias=True),
     cross_attention=CrossAttention("layer.1.EncDecAttention", "q", "k", "v", "o", "key_value_proj_dim", results=3),
 )
 
@@ -116,6 +134,7 @@ FAMILIES: dict[str, Family] = {
         window_multiple=_attention_window,
         global_attention=_first_token_global,
         output=LEDEncoderBaseModelOutput,
+        encoder_layer=EncoderLayer(results=1, own_mask=True),
         cross_attention=CrossAttention(results=3),
     ),
 }

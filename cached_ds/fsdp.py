@@ -1,7 +1,7 @@
-"""FSDP2: shard an attached model, the windowed encoder as one unit.
+"""FSDP2: shard an attached model, the windowed encoder as one unit, or under the layer schedule each of its layers.
 
-The encoder's parameters are gathered once in forward and once in backward, for all windows of all documents, so the
-number of collectives does not depend on a rank's documents. Decoder layers are units of their own. A weight that the
+A unit's parameters are gathered once in forward and once in backward, for all windows of all documents, so the number
+of collectives does not depend on a rank's documents. Decoder layers are units of their own. A weight that the
 encoder shares with other modules (tied embeddings) belongs to the root unit, which stays gathered between forward and
 backward; the encoder's unit ignores it.
 """
@@ -25,6 +25,7 @@ from torch.distributed.fsdp import (
 )
 
 from cached_ds.attach import inner_model, windowed_encoder
+from cached_ds.layerwise import Layerwise
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -44,7 +45,7 @@ def shard(
         mesh: device mesh of `fully_shard`; None: all ranks.
         mp_policy: mixed precision of every unit.
         offload_policy: CPU offload of every unit.
-        reshard_after_forward: as in `fully_shard`, for the encoder and the decoder layers.
+        reshard_after_forward: as in `fully_shard`, for the encoder (or its layers) and the decoder layers.
 
     Raises:
         ValueError: the model is not attached.
@@ -53,8 +54,11 @@ def shard(
     options: dict[str, Any] = {"mesh": mesh, "reshard_after_forward": reshard_after_forward}
     options |= {"mp_policy": mp_policy} if mp_policy is not None else {}
     options |= {"offload_policy": offload_policy} if offload_policy is not None else {}
-    for layer in decoder_layers(model):
+    for layer in [*decoder_layers(model), *encoder_layers(model)]:
         fully_shard(layer, **options)
+    units: list[Any] = encoder_layers(model)
+    for layer in units:
+        layer.set_modules_to_backward_prefetch([layer])  # itself, not the next one: one encoder layer at a time
     fully_shard(encoder, ignored_params=shared_parameters(model, encoder), **options)
     fully_shard(model, **options)
     if hasattr(model, "generate"):
@@ -120,21 +124,27 @@ def enable_on_cpu(accelerator: Accelerator, plugin_arguments: dict[str, Any] | N
 
 
 def wrap_classes(model: nn.Module) -> list[str]:
-    """Class names for accelerate's `fsdp_transformer_layer_cls_to_wrap`: the windowed encoder and the decoder layer.
+    """Class names for accelerate's `fsdp_transformer_layer_cls_to_wrap`: the encoder (or its layer), the decoder layer.
 
     accelerate refuses to wrap models with tied embeddings by class; `shard` does not.
 
     Raises:
         ValueError: the model is not attached.
     """
-    return [type(windowed_encoder(model)).__name__, type(decoder_layers(model)[0]).__name__]
+    units: list[nn.Module] = [*encoder_layers(model), windowed_encoder(model)]
+    return [type(units[0]).__name__, type(decoder_layers(model)[0]).__name__]
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """The decoder's layers of an attached model."""
-    layers = getattr(inner_model(model).get_decoder(), windowed_encoder(model).cached.family.decoder_layers)
+    layers = getattr(inner_model(model).get_decoder(), windowed_encoder(model).cached.family.layers)
     assert isinstance(layers, nn.ModuleList)
     return layers
+
+
+def encoder_layers(model: nn.Module) -> list[Layerwise]:
+    """The encoder's layers where they are units of their own; none under the window schedule."""
+    return [module for module in windowed_encoder(model).modules() if isinstance(module, Layerwise)]
 
 
 def shared_parameters(model: nn.Module, encoder: nn.Module) -> set[nn.Parameter]:

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 
 def check_gathered(encoder: nn.Module) -> None:
-    """Check, inside the encoder's forward, that every parameter of it is whole.
+    """Check, inside the forward of an encoder (or of one of its layers), that every parameter of it is whole.
 
     Raises:
         RuntimeError: a parameter is still sharded, or FSDP1 manages the encoder; the message says what to do.

@@ -10,6 +10,7 @@ from torch import Tensor
 from cached_ds.budget import Budget
 from cached_ds.config import CachedConfig
 from cached_ds.families import Family
+from cached_ds.folding import Fold
 
 
 @dataclass
@@ -24,6 +25,7 @@ class WindowState:
         prefix_lengths: of the model call under way, see attach.py.
         compiled_shape: [N, w] of the passes that run compiled; None: not tried yet; empty: it cannot be done.
         keep_projections: whether cross-attention is to keep keys and values in the call under way.
+        fold: of the forward under way, under the layer schedule.
     """
 
     config: CachedConfig
@@ -33,6 +35,7 @@ class WindowState:
     prefix_lengths: Tensor | None = None
     compiled_shape: torch.Size | None = None
     keep_projections: bool = False
+    fold: Fold | None = None
     tokens_read: int = 0
     windows_read: int = 0
     encoder_forwards: int = 0

@@ -22,7 +22,7 @@ from cached_ds.windows import documents_of, whole_rows
 def attach_streaming(model: PreTrainedModel, family: Family) -> None:
     """Stream the cross-attention of a Hugging Face model's decoder, in place."""
     decoder = model.get_decoder()
-    for layer in getattr(decoder, family.decoder_layers):
+    for layer in getattr(decoder, family.layers):
         attention: Any = layer.get_submodule(family.cross_attention.path)
         attention.names = family.cross_attention
         attention.__class__ = streamed_class(attention.__class__)

@@ -31,13 +31,16 @@ class RandomStreams:
         self.seed = int(torch.randint(SEED_LIMIT, ())) if seed is None else seed
 
     @contextmanager
-    def stream(self, index: int) -> Iterator[None]:
-        """Run the block with the generators of stream `index`, then put the caller's back."""
+    def stream(self, index: int, mark: Tensor | None = None) -> Iterator[None]:
+        """Run the block with the generators of stream `index`, from its start or a mark; put the caller's back."""
         with torch.random.fork_rng(devices=self._devices(), device_type=self._device_type()):
-            self._seed_generators(self.seed + index)
-            start = self._state()
+            if mark is None:
+                self._seed_generators(self.seed + index)
+            else:
+                self._set(mark)
+            start = self.mark()
             yield
-            self.used = self.used or not torch.equal(start, self._state())
+            self.used = self.used or not torch.equal(start, self.mark())
 
     def settle(self) -> None:
         """After the forward: take the draw of the seed back if no pass used its stream."""
@@ -57,8 +60,14 @@ class RandomStreams:
             with module.device(device):
                 module.manual_seed(seed)
 
-    def _state(self) -> Tensor:
-        """Generator states on the host; reading a CUDA generator's state does not wait for the device."""
+    def _set(self, mark: Tensor) -> None:
+        size = len(torch.get_rng_state())
+        torch.set_rng_state(mark[:size])
+        for device in self._devices():
+            torch.get_device_module(device).set_rng_state(mark[size:], device)
+
+    def mark(self) -> Tensor:
+        """Where the stream in force stands, on the host; reading a CUDA generator does not wait for the device."""
         states = [torch.get_rng_state()]
         states += [torch.get_device_module(device).get_rng_state(device) for device in self._devices()]
         return torch.cat(states)

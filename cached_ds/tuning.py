@@ -77,6 +77,6 @@ class Tuner:
 
     def _compile(self, trial: EncoderPass) -> None:
         self.state.compiled_shape = trial.inputs["input_ids"].shape
-        layers = list(getattr(self.encoder, self.state.family.decoder_layers))
+        layers = list(getattr(self.encoder, self.state.family.layers))
         if not try_compile(layers, lambda: self.encode(trial)):
             self.state.compiled_shape = torch.Size()

@@ -44,6 +44,7 @@ class Windowed(nn.Module):
     """Mixin over a Hugging Face encoder class; see the module's docstring."""
 
     _z3_leaf = True  # DeepSpeed ZeRO-3: gather and reduce this module as one, whatever runs inside it
+    mixin: type[Windowed]
     cached: WindowState
     config: PretrainedConfig
 
@@ -80,7 +81,7 @@ class Windowed(nn.Module):
         anchor: Tensor,
     ) -> Tensor:
         """States [B, L, D], replayed; the batch comes to the host once, to be cut."""
-        check_gathered(self)
+        self._check()
         batch = Batch.on_host(input_ids, attention_mask, prefix_lengths, global_attention_mask)
         cutter = Cutter(self.cached.config, self.cached.family, self.config)
         encode = functools.partial(self._encode, training=self.training)
@@ -96,6 +97,13 @@ class Windowed(nn.Module):
             kept=tuner.kept(passes, self._trainable()),
             buffer=functools.partial(zeros, place=self.cached.config.offload, folder=self.cached.config.offload_folder),
         )
+        return self._read(job, anchor)
+
+    def _check(self) -> None:
+        check_gathered(self)
+
+    def _read(self, job: Job[Any], anchor: Tensor) -> Tensor:
+        """States [B, L, D] of all passes."""
         return replay(job, anchor)
 
     def _trainable(self) -> list[Tensor]:
@@ -127,13 +135,14 @@ class Windowed(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickle and deepcopy by the base class: the swapped class is made anew where it is loaded."""
-        return _blank, (base_class(self),), self.__getstate__()
+        return _blank, (type(self).mixin, base_class(self)), self.__getstate__()
 
 
 @functools.cache
-def windowed_class(base: Any) -> type[Windowed]:
+def windowed_class(base: Any, mixin: Any = Windowed) -> type[Windowed]:
     """The windowed subclass of an encoder class; one per class, since engines compare classes."""
-    return type(f"Windowed{base.__name__}", (Windowed, base), {"__doc__": f"{base.__name__} over whole documents."})
+    contents = {"__doc__": f"{base.__name__} over whole documents.", "mixin": mixin}
+    return type(f"{mixin.__name__}{base.__name__}", (mixin, base), contents)
 
 
 def base_class(encoder: nn.Module) -> Any:
@@ -155,8 +164,8 @@ def _sparse_gradient(embedding: nn.Module) -> Iterator[None]:
         embedding.sparse = before
 
 
-def _blank(base: Any) -> Windowed:
-    cls = windowed_class(base)
+def _blank(mixin: Any, base: Any) -> Windowed:
+    cls = windowed_class(base, mixin)
     return cls.__new__(cls)
 
 

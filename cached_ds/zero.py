@@ -1,9 +1,9 @@
 """DeepSpeed ZeRO: attach and `deepspeed.initialize` in one call.
 
-Vanilla `deepspeed.initialize` on an attached model is just as good: the windowed encoder class carries ZeRO-3's leaf
-mark, so its parameters are gathered once in forward and once in backward, and reduced once. This module adds what
-DeepSpeed does not do by itself: it refuses keys that DeepSpeed would silently ignore, and fills in the 'auto' values
-that ds_configs/ leaves to transformers' Trainer.
+Vanilla `deepspeed.initialize` on an attached model is just as good: the windowed encoder class (under the layer
+schedule: the class of each layer) carries ZeRO-3's leaf mark, so its parameters are gathered once in forward and once
+in backward, and reduced once. This module adds what DeepSpeed does not do by itself: it refuses keys that DeepSpeed
+would silently ignore, and fills in the 'auto' values that ds_configs/ leaves to transformers' Trainer.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import nn
 from cached_ds import ds_config
 from cached_ds.attach import ensure_attached, windowed_encoder
 from cached_ds.config import CachedConfig
+from cached_ds.layerwise import Layerwise
 
 
 def initialize(
@@ -39,7 +40,9 @@ def initialize(
         ds_config.check_keys(config, source="config")
     settings = config if isinstance(config, dict) else ds_config.load(config)
     ensure_attached(model, cached)
-    assert z3_leaf_module(windowed_encoder(model)), "DeepSpeed no longer reads the leaf mark of the class"
+    encoder = windowed_encoder(model)
+    leaves: list[nn.Module] = [module for module in encoder.modules() if isinstance(module, Layerwise)] or [encoder]
+    assert all(map(z3_leaf_module, leaves)), "DeepSpeed no longer reads the leaf mark of the class"
     arguments.setdefault("model_parameters", [p for p in model.parameters() if p.requires_grad])
     return deepspeed.initialize(model=model, config=fill_auto(settings, model), **arguments)
 
