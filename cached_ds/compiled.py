@@ -43,7 +43,7 @@ def try_compile(layers: Sequence[nn.Module], run: Callable[[], Tensor]) -> bool:
 def undo(layers: Sequence[nn.Module]) -> None:
     """Let the layers run uncompiled again."""
     for layer in layers:
-        layer._compiled_call_impl = None
+        vars(layer).pop("_compiled_call_impl", None)
 
 
 def run_compiled(yes: bool) -> AbstractContextManager[object]:

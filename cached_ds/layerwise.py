@@ -207,10 +207,18 @@ class Layerwise(nn.Module):
         given = dict(zip(POSITIONAL, args, strict=False)) | kwargs
         bias = given.pop("position_bias", None)
         anchor = torch.zeros((), device=fold.device, requires_grad=torch.is_grad_enabled())
-        # Past GradientCheckpointingLayer.__call__: there is nothing left for checkpointing to save.
-        states, made = nn.Module.__call__(self, hidden_states, anchor, bias, **given)
+        states, made = super().__call__(hidden_states, anchor, bias, **given)
         results = self.cached.family.encoder_layer.results
         return states if results is None else (states, bias if made is None else made, None)[:results]
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Never, whatever the model is told: transformers would wrap `forward`, which keeps nothing to be saved."""
+        return False
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, value: bool) -> None:
+        vars(self)["gradient_checkpointing"] = value  # for the time after detach
 
     def forward(self, hidden_states: Tensor, anchor: Tensor, position_bias: Tensor | None, **given: Any) -> Outputs:
         """States [N, w, D], replayed pass by pass, and the position bias that this layer makes."""

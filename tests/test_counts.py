@@ -65,12 +65,12 @@ class CountCollectives(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def collectives(engine, windows=(1, 1), targets=(6, 6)):
+def collectives(engine, windows=(1, 1), targets=(6, 6), schedule="window"):
     """Collectives of one step, by name; two steps go before, in which ZeRO-3 learns the order of the modules.
 
     Windows and target lengths are given per rank; a chunk of the loss has three positions.
     """
-    model = attach(tiny.make_model("bart"), window=tiny.WINDOW)
+    model = attach(tiny.make_model("bart"), window=tiny.WINDOW, schedule=schedule)
     settings = {"zero": RELEASE} if engine == "zero3" else {}
     runner = engines.make_engine(engine, model, 1, **settings)
     shape = {"rank": dist.get_rank(), "accumulation": 1}
@@ -88,9 +88,17 @@ def total(counts, names):
     return sum(counts[name] for name in names)
 
 
-@pytest.mark.parametrize("engine", ["ddp", "fsdp2", "zero1", "zero2", "zero3"])
-def test_collectives_are_the_same_for_1_and_for_100_windows(zero_ranks, engine):
-    few, many = (zero_ranks.run(collectives, engine=engine, windows=windows) for windows in ((1, 1), (1, 100)))
+@pytest.mark.parametrize(
+    ("engine", "schedule"),
+    [
+        *((engine, "window") for engine in ("ddp", "fsdp2", "zero1", "zero2", "zero3")),
+        ("fsdp2", "layer"),
+        ("zero3", "layer"),
+    ],
+)
+def test_collectives_are_the_same_for_1_and_for_100_windows(zero_ranks, engine, schedule):
+    options = {"engine": engine, "schedule": schedule}
+    few, many = (zero_ranks.run(collectives, windows=windows, **options) for windows in ((1, 1), (1, 100)))
     assert few == many
     for counts in many:
         assert total(counts, REDUCTIONS) >= 1
