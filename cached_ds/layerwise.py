@@ -218,7 +218,8 @@ class Layerwise(nn.Module):
 
     @gradient_checkpointing.setter
     def gradient_checkpointing(self, value: bool) -> None:
-        vars(self)["gradient_checkpointing"] = value  # for the time after detach
+        """Remember what the model was told, for the time after `detach`."""
+        vars(self)["gradient_checkpointing"] = value
 
     def forward(self, hidden_states: Tensor, anchor: Tensor, position_bias: Tensor | None, **given: Any) -> Outputs:
         """States [N, w, D], replayed pass by pass, and the position bias that this layer makes."""
