@@ -10,8 +10,9 @@ Flow, in one autograd node per decoder layer (design 4; Milakov and Gimelshein 2
      kept log-sum-exp; on through the projections by autograd, whatever they are (Linear, LoRA). Gradients of the
      parameters are summed and returned once, as in replay.py; those of H go to the source (source.py).
 
-Random numbers: tile number i of a call runs with the generators seeded with S + i, S being one draw of torch's CPU
-generator, taken back where nothing is random (streams.py). So dropout, of LoRA too, is the same in backward.
+Random numbers: the weights of tile number i of a call are dropped with the generators seeded with S + i, its keys and
+values (LoRA drops) with S + number of tiles + i, S being one draw of torch's CPU generator, taken back where nothing is
+random (streams.py). So dropout is the same in backward.
 
 Engines: `attach` swaps the class of each cross-attention instance, as windowed.py does with the encoder; tensors go in,
 one tensor comes out, the module is a leaf for ZeRO-3 and part of its layer's unit for FSDP2.
@@ -101,11 +102,10 @@ def _run_forward(call: Call, q: Tensor) -> tuple[Tensor, Tensor]:
     call.visits.clear()
     keep = call.source.keep and call.source.recorded
     for number, (tile, states) in enumerate(_load(call, q.device)):
-        with torch.set_grad_enabled(keep), call.streams.stream(number):
-            states = states.detach().requires_grad_(keep and call.source.anchor.grad_fn is not None)
-            k, v = call.project(states)
-            with torch.no_grad():
-                *found, state = call.kernel.forward(_row(q, tile), k.detach(), v.detach())
+        with torch.set_grad_enabled(keep):
+            states, k, v = _project(call, number, states, wants_states=keep and call.source.anchor.grad_fn is not None)
+        with torch.no_grad(), call.streams.stream(number):
+            *found, state = call.kernel.forward(_row(q, tile), k.detach(), v.detach())
         call.visits.append(Visit(state, (states, k, v) if keep else None))
         merge_(_row(output, tile), _row(lse, tile), *found)
     return output.to(q.dtype), lse
@@ -119,11 +119,11 @@ def _run_backward(call: Call, gradient: Tensor, q: Tensor, output: Tensor, lse: 
     retain = torch._C._autograd._get_current_graph_task_keep_graph()
     for number, (tile, loaded) in enumerate(_load(call, q.device)):
         visit = call.visits[number]
-        with torch.enable_grad(), call.streams.stream(number):
-            states, k, v = visit.kept or _project(call, loaded, wants_states=wants_states)
-            with torch.no_grad():
-                of_output, queries, out, total = (_row(tensor, tile) for tensor in (gradient, q, output, lse))
-                found = call.kernel.backward(of_output, queries, k.detach(), v.detach(), out, total, visit.state)
+        with torch.enable_grad():
+            states, k, v = visit.kept or _project(call, number, loaded, wants_states=wants_states)
+        of_output, queries, out, total = (_row(tensor, tile) for tensor in (gradient, q, output, lse))
+        with call.streams.stream(number):
+            found = call.kernel.backward(of_output, queries, k.detach(), v.detach(), out, total, visit.state)
         _row(of_q, tile).add_(found[0])
         wanted = [*parameters, *([states] if wants_states else [])]
         if wanted:
@@ -136,10 +136,11 @@ def _run_backward(call: Call, gradient: Tensor, q: Tensor, output: Tensor, lse: 
     return of_q.to(q.dtype), sums
 
 
-def _project(call: Call, states: Tensor, *, wants_states: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """A tile's states as a leaf, and its keys and values with their graph."""
+def _project(call: Call, number: int, states: Tensor, *, wants_states: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """A tile's states as a leaf, and its keys and values; adapters drop from a stream of their own."""
     states = states.detach().requires_grad_(wants_states)
-    return states, *call.project(states)
+    with call.streams.stream(len(call.source.tiles) + number):
+        return states, *call.project(states)
 
 
 def _load(call: Call, device: torch.device) -> Any:

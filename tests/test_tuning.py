@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 from compare import EXACT, gradients, worst_error
+from peft import LoraConfig, get_peft_model
 
 from cached_ds import CachedConfig, attach, budget
 from cached_ds.attach import windowed_encoder
@@ -54,6 +55,17 @@ def test_keys_and_values_are_kept_where_memory_is_ample_and_replayed_with_dropou
     reference = attach(tiny.make_model("bart", dropout=0.1, dtype=torch.float64), window=tiny.WINDOW)
     assert worst_error(found, step(reference)) < EXACT
     assert not windowed_encoder(reference).cached.keep_projections
+
+
+def test_kept_keys_and_values_and_recomputed_ones_drop_the_same_in_adapters():
+    found = []
+    for recompute in ("all", "auto"):
+        model = tiny.make_model("bart", dropout=0.1, dtype=torch.float64)
+        torch.manual_seed(1)
+        lora = LoraConfig(target_modules=["k_proj", "v_proj"], lora_dropout=0.5, init_lora_weights=False)
+        model = get_peft_model(model, lora)
+        found.append(step(attach(model, window=tiny.WINDOW, recompute=recompute, memory_budget="1GB")))
+    assert worst_error(*found) < EXACT
 
 
 def encoder_forwards(model):
