@@ -16,6 +16,9 @@ RUNS = {
     "zero3_offload": ("deepspeed", {"deepspeed": ROOT / "ds_configs/zero3_offload.json"}),
     "fsdp": ("fsdp", {}),
     "fsdp_offload": ("fsdp_offload", {}),
+    "zero3-layer": ("deepspeed", {"deepspeed": ROOT / "ds_configs/zero3.json", "schedule": "layer", "offload": "disk"}),
+    "fsdp-layer": ("fsdp", {"schedule": "layer", "windows_per_pass": 2}),
+    "torchrun-auto": ("torchrun", {"windows_per_pass": "auto", "recompute": "auto"}),
 }
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("zero_ops")]
