@@ -3,9 +3,10 @@
     make memory       # or: .venv/bin/python benchmarks/memory.py [--lengths 16384 65536] [--resume] ...
 
 Peaks are resident bytes at their highest during one step, minus those right after the model was built: gradients are
-included (their size is given). Growth is the slope between the two longest documents. Bytes saved by the decoder are
-counted for one encoder layer, on which they do not depend. Prints the tables and PASS or FAIL for every promise, writes
-memory.md, memory.json, memory.png; exits with 1 where a promise is broken.
+included (their size is in the JSON). Every variant encodes one window at a time. Growth is the slope between the two
+longest documents. Bytes saved by the decoder are counted for one encoder layer, on which they do not depend. Prints the
+tables and PASS or FAIL for every promise, writes memory.md, memory.json, memory.png; exits with 1 where a promise is
+broken.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import plots
 from cells import Cell
 from results import Limit, Results, Row, markdown, number, tokens
 from shape import Shape
-from variants import CACHED, NAMES, TITLES
+from variants import NAMES, TITLES, fields_of
 
 LONGEST = {"full": 16384, "checkpointing": 65536, "published": 65536, "two_phase": 65536}
 DEFAULT = ("truncation", "full", "checkpointing", "published", "two_phase", "cached", "cached_disk")
@@ -60,7 +61,7 @@ def make_cell(
     setup: dict[str, float] | None = None,
 ) -> Cell:
     """One step of one variant."""
-    fields = CACHED[variant] | arguments.cached_fields if variant in CACHED else {}
+    fields = fields_of(variant, arguments.cached_fields, frugal=True)
     shape = arguments.shape | ({} if setup is None else {"encoder_layers": 1} | setup)
     return Cell({"variant": variant, "length": length, "fields": fields, "shape": shape, "probe": probe}, number)
 
@@ -125,7 +126,7 @@ def limits(rows: list[Row], shape: Shape) -> list[Limit]:
 def main() -> int:
     """Measure, print, write; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[16384, 65536, 262144], help="tokens")
+    parser.add_argument("--lengths", type=int, nargs="*", default=[16384, 65536, 262144], help="tokens")
     parser.add_argument("--rounds", type=int, default=1, help="rounds of each length (default: 1)")
     parser.add_argument("--variants", nargs="+", choices=NAMES, default=DEFAULT, help="what to compare")
     parser.add_argument("--peer_limit", type=int, help="tokens up to which peers run (default: full 16K, others 64K)")

@@ -10,6 +10,8 @@ CACHED: dict[str, dict[str, Any]] = {
     "cached_auto": {"windows_per_pass": "auto", "recompute": "auto"},
     "cached_disk": {"windows_per_pass": "auto", "recompute": "all", "offload": "disk"},
 }
+TOGETHER: dict[str, dict[str, Any]] = {"full": {"together": 4}, "checkpointing": {"together": 4}}
+ONE_WINDOW = {"windows_per_pass": 1}
 NAMES = (*PEERS, *CACHED)
 TITLES = {
     "truncation": "truncation to one window (floor)",
@@ -25,6 +27,13 @@ TITLES = {
 FLOP_KINDS = {name: name for name in PEERS if name != "led"} | {
     "cached": "cached", "cached_auto": "kept graphs", "cached_disk": "cached",
 }  # fmt: skip
+
+
+def fields_of(variant: str, overrides: dict[str, Any], *, frugal: bool) -> dict[str, Any]:
+    """The settings of a variant: for time as many windows at once as is fastest, for memory (`frugal`) one."""
+    if variant not in CACHED:
+        return {} if frugal else TOGETHER.get(variant, {})
+    return CACHED[variant] | (ONE_WINDOW if frugal else {}) | overrides
 
 
 def plain_title(name: str) -> str:

@@ -50,6 +50,14 @@ def test_peers_compute_the_gradients_of_the_whole_document(peer, length):
     assert loss.item() == pytest.approx(expected.item(), rel=EXACT)
 
 
+@pytest.mark.parametrize("peer", ["full", "checkpointing"])
+def test_windows_folded_into_the_batch_change_nothing(peer):
+    models = [make_model(SHAPE, length=61).double() for _ in range(2)]
+    for model, together in zip(models, (1, 3), strict=True):
+        STEPS[peer](model, make_batch(SHAPE, length=61), window=SHAPE.window, together=together)
+    assert worst_error(*map(gradients, models)) < EXACT
+
+
 @pytest.mark.parametrize("peer", [name for name in PEERS if name not in EXACT_PEERS])
 def test_the_other_peers_train(peer):
     model = make_model(SHAPE, length=61, led=peer == "led")

@@ -2,6 +2,8 @@
 
     step(model, batch, *, window) -> loss      forward and backward of one document; gradients land in `.grad`
 
+`full` and `checkpointing` can also fold windows into the batch (`together`).
+
 Nothing of cached_ds is imported here. Documents are cut as cached_ds cuts them (windows.py), so all but `led` and
 `truncation` compute the same gradients. No peer is given the attention mask of a document without padding, which spares
 it the time and the memory of building one.

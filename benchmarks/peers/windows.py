@@ -5,6 +5,7 @@ Shapes: L source tokens, w window length, K kept states of a window, T target to
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,18 @@ def cut(ids: Tensor, *, window: int) -> list[Piece]:
 def encode(model: Any, piece: Piece) -> Tensor:
     """Kept states [K, D] of one window."""
     return model.get_encoder()(input_ids=piece.tokens).last_hidden_state[0, piece.kept]
+
+
+def encode_all(model: Any, pieces: list[Piece], *, together: int) -> Tensor:
+    """H [1, L, D] with the graphs of all windows, `together` windows of the same width folded into the batch."""
+    states: list[Tensor] = []
+    for _, equal in itertools.groupby(pieces, key=lambda piece: piece.tokens.shape[1]):
+        group = list(equal)
+        for begin in range(0, len(group), together):
+            some = group[begin : begin + together]
+            hidden = model.get_encoder()(input_ids=torch.cat([piece.tokens for piece in some])).last_hidden_state
+            states += [rows[piece.kept] for rows, piece in zip(hidden, some, strict=True)]
+    return torch.cat(states)[None]
 
 
 def decode(model: Any, states: Tensor, labels: Tensor) -> Tensor:
