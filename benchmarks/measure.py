@@ -5,7 +5,7 @@
 `fields` are those of CachedConfig, or a peer's keyword arguments; `shape` those of Shape. The last line of stdout is
 the result as JSON. With probe "step": seconds, memory, loss and gradient norm; "matmuls": also the encoder's seconds
 and the machine's rate right before and after the step; "saved": only the bytes that the decoder saves for backward, of
-this document and of one of four windows. cells.py starts this file with threads, cores and the allocator set.
+this document and of one of six windows. cells.py starts this file with threads, cores and the allocator set.
 """
 
 from __future__ import annotations
@@ -73,8 +73,11 @@ def make_step(model: Any, variant: str, fields: dict[str, Any]) -> Step:
 
 
 def _saved(model: Any, step: Step, shape: Shape, length: int) -> dict[str, Any]:
-    """Bytes saved by the decoder for a document of four windows and for the long one: the slope is per source token."""
-    lengths, found = (shape.length_of(windows=4), length), []
+    """Bytes saved by the decoder for a document of six windows and for the long one: the slope is per source token.
+
+    Six, so that H is larger than any activation of a window (feed-forward: four times its width), see SavedBytes.
+    """
+    lengths, found = (shape.length_of(windows=6), length), []
     for each in lengths:
         batch = make_batch(shape, length=each)
         probe = SavedBytes(model, batch)
