@@ -56,7 +56,8 @@ def _bars(axes: Any, saved: dict[str, dict[str, float]]) -> None:
     axes.set(yscale="log", title="decoder: bytes saved for backward per source token", ylabel="bytes")
     axes.set_xticks(range(len(setups)), setups)
     if saved:
-        axes.legend(fontsize=8)
+        axes.set_ylim(top=axes.get_ylim()[1] * 4)  # room for the legend
+        axes.legend(fontsize=8, loc="upper left")
 
 
 def _points(results: Results, variant: str, value: Callable[[str, int], float | None]) -> tuple[list[int], list[float]]:
