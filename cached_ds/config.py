@@ -75,8 +75,8 @@ class CachedConfig:
     )
     recompute: int | str = _option(
         "all",
-        help='"all" encodes every pass again in backward; a number keeps the graph of that many passes instead; '
-        '"auto": of as many as fit into memory',
+        help='"all" encodes every pass again but the one that backward begins with; a number keeps the graphs of that '
+        'many passes; "auto": of as many as fit into memory',
         allowed='"all", "auto" or the number of passes kept, an integer >= 0',
         check=lambda value: value in ("all", "auto") or _whole(value, low=0),
     )

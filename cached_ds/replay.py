@@ -111,6 +111,8 @@ class _Replay(torch.autograd.Function):
         anchor = ctx.saved_tensors[0]  # raises torch's own errors: graph already freed, parameters changed in place
         with ctx.autocast.again():
             sums = _run_backward(ctx.job, ctx.graphs, gradients[0], anchor.device)
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            ctx.graphs = []
         return None, torch.zeros_like(anchor), *sums
 
 

@@ -48,10 +48,10 @@ class Tuner:
 
     def kept(self, passes: Sequence[EncoderPass], parameters: Sequence[Tensor]) -> int:
         """How many passes keep their graph; notes as well whether keys and values are kept."""
-        config = self.state.config
+        config, least = self.state.config, self._least_kept(parameters)
         self.state.keep_projections = False
         if config.recompute != "auto":
-            return 0 if config.recompute == "all" else int(config.recompute)
+            return least if config.recompute == "all" else int(config.recompute)
         if not torch.is_grad_enabled() or not parameters:
             return 0
         of_states = self.batch.input_ids.numel() * self.cutter.model_config.hidden_size * parameters[0].itemsize
@@ -61,7 +61,16 @@ class Tuner:
             projections=2 * of_states * self.state.decoder_layers,
             device=self.device,
         )
-        return kept
+        return max(least, kept)
+
+    def _least_kept(self, parameters: Sequence[Tensor]) -> int:
+        """One pass, since backward begins with it and has room for one graph anyway.
+
+        None where that graph would hold more than itself: under the layer schedule the layers that are not at work,
+        under ZeRO-3 the gathered weights between forward and backward.
+        """
+        is_partitioned = any(hasattr(parameter, "ds_id") for parameter in parameters)
+        return int(self.state.config.schedule == "window" and not is_partitioned)
 
     def _trial(self, count: int) -> EncoderPass:
         return self.cutter.trial(count, self.batch, self.device)

@@ -29,8 +29,30 @@ def test_a_pass_is_encoded_twice_and_a_kept_one_once(recompute, windows_per_pass
     state = model.get_encoder().cached
     assert (state.tokens_read, state.windows_read) == (147, 7 + 4)  # 98 and 45 tokens of content, 14 to a window
     passes = -(-state.windows_read // windows_per_pass)
-    kept = 0 if recompute == "all" else min(recompute, passes)
+    kept = 1 if recompute == "all" else min(recompute, passes)
     assert state.encoder_forwards == 2 * passes - kept
+
+
+def test_a_document_of_one_window_is_encoded_once():
+    model = attach(tiny.make_model("bart"), window=tiny.WINDOW)
+    model(**tiny.make_batch("bart", (tiny.WINDOW,))).loss.backward()
+    assert model.get_encoder().cached.encoder_forwards == 1
+
+
+def forwards_of_two_windows(engine, schedule):
+    """Encoder forwards of a step with two passes, by rank."""
+    model = attach(tiny.make_model("bart"), window=tiny.WINDOW, schedule=schedule)
+    runner = engines.make_engine(engine, model, 1)
+    runner.step([tiny.make_batch("bart", (30,))])
+    return model.get_encoder().cached.encoder_forwards
+
+
+@pytest.mark.parametrize(
+    ("engine", "schedule", "forwards"),
+    [("ddp", "window", 3), ("fsdp2", "window", 3), ("zero2", "window", 3), ("zero3", "window", 4), ("ddp", "layer", 4)],
+)
+def test_a_graph_is_kept_where_it_holds_nothing_but_itself(zero_ranks, engine, schedule, forwards):
+    assert zero_ranks.run(forwards_of_two_windows, engine=engine, schedule=schedule) == [forwards] * 2
 
 
 def test_a_frozen_encoder_and_a_forward_without_grad_encode_once():

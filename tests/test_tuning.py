@@ -80,19 +80,19 @@ def test_as_many_passes_are_kept_as_the_budget_holds():
     step(one)
     size = windowed_encoder(one).cached.budget.window_bytes
     counts = []
-    for windows in (0, 1, 5, 100):
+    for windows in (0, 2, 5, 100):
         model = attached(recompute="auto", memory_budget=max(1, windows * size))
         step(model)  # measures
         counts.append(encoder_forwards(model))
-    assert counts == [18, 17, 13, 9]
+    assert counts == [17, 16, 13, 9]
 
 
-def test_without_a_budget_the_first_step_keeps_nothing_and_the_second_what_fits(monkeypatch):
+def test_without_a_budget_the_first_step_keeps_one_and_the_second_what_fits(monkeypatch):
     model = attached(recompute="auto")
-    assert encoder_forwards(model) == 19  # one to measure with
+    assert encoder_forwards(model) == 18  # one to measure with
     assert encoder_forwards(model) == 9
     monkeypatch.setattr(budget, "free_bytes", lambda _: 0)
-    assert encoder_forwards(model) == 18
+    assert encoder_forwards(model) == 17
 
 
 def test_a_forward_without_grad_decides_nothing():
