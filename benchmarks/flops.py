@@ -31,8 +31,8 @@ class Work:
     linear: float = 0.0
     attention: float = 0.0
 
-    def step(self, forwards: int, *, fused: bool) -> float:
-        """FLOPs of so many forwards and one backward."""
+    def step(self, forwards: float, *, fused: bool) -> float:
+        """FLOPs of so many forwards (on average over the windows) and one backward."""
         return self.linear * (forwards + 2) + self.attention * (forwards + (2.5 if fused else 2))
 
 
@@ -59,11 +59,20 @@ def cross_attention(shape: Shape, length: int) -> Work:
     return Work(linear, 4 * shape.target * length * shape.width * shape.decoder_layers)
 
 
-def step(shape: Shape, length: int, kind: str, *, fused: bool = True) -> float:
-    """FLOPs of one training step; `kind` is a key of FORWARDS."""
+def step(shape: Shape, length: int, kind: str, *, fused: bool = True, kept: int = 0) -> float:
+    """FLOPs of one training step; `kind` is a key of FORWARDS; `kept` windows are not encoded again."""
     length = min(length, shape.window) if kind == "truncation" else length
+    again = 1 - kept_share(shape, length, kept)
     parts = (encoder(shape, length), decoder(shape), cross_attention(shape, length))
-    return sum(part.step(forwards, fused=fused) for part, forwards in zip(parts, FORWARDS[kind], strict=True))
+    first, *others = FORWARDS[kind]
+    forwards = (1 + (first - 1) * again, *others)
+    return sum(part.step(count, fused=fused) for part, count in zip(parts, forwards, strict=True))
+
+
+def kept_share(shape: Shape, length: int, kept: int) -> float:
+    """Share of a document's windows that `kept` full ones are."""
+    windows = sum(shape.window_widths(length).values())
+    return min(kept, windows) / windows
 
 
 def _layer(shape: Shape) -> float:

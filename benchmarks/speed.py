@@ -77,7 +77,16 @@ def model_seconds(results: Results, variant: str, length: int, shape: Shape) -> 
     """The FLOP model's time at the rate that the encoder's matmuls alone reached in the same run."""
     rate = matmul_rate(results, length)
     kind = FLOP_KINDS.get(variant)
-    return None if rate is None or kind is None else flops.step(shape, length, kind) / rate
+    if rate is None or kind is None:
+        return None
+    kept = kept_windows(results.of(variant, length)[0]) if kind == "cached" else 0
+    return flops.step(shape, length, kind, kept=kept) / rate
+
+
+def kept_windows(row: Row) -> int:
+    """Windows of the one pass whose graph cached_ds keeps: those that "auto" chose, else those of the settings."""
+    chosen, asked = row["result"].get("windows_per_pass"), row["settings"]["fields"].get("windows_per_pass", 1)
+    return int(chosen or (1 if asked == "auto" else asked))
 
 
 def matmul_rate(results: Results, length: int) -> float | None:
@@ -89,12 +98,13 @@ def matmul_rate(results: Results, length: int) -> float | None:
 
 
 def encoder_share(results: Results, length: int) -> tuple[float, float] | None:
-    """Seconds of the encoder and of its matmuls alone (two forwards, one backward), medians over the rounds."""
+    """Seconds of the encoder and of its matmuls alone (all it ran), medians over the rounds."""
     found = []
     for row in results.of("cached", length):
         if "matmuls" in row["result"]:
             result: dict[str, Any] = row["result"]
-            alone = [2 * each["forward"] + each["backward"] for each in result["matmuls"]]
+            forwards = 2 - flops.kept_share(Shape(**row["settings"]["shape"]), length, kept_windows(row))
+            alone = [forwards * each["forward"] + each["backward"] for each in result["matmuls"]]
             found.append((result["encoder_forward"] + result["encoder_backward"], statistics.mean(alone)))
     if not found:
         return None
