@@ -12,6 +12,7 @@ Shapes: N windows, w width of the widest, B documents, L padded source length, D
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class Fold:
         buffer: makes the buffers between layers: `buffer(shape, dtype=, device=)`.
         kept: passes that keep their graph in every layer.
         dropout: what the encoder drops of its embeddings (T5 of its states as well); the fold does it, pass by pass.
+        rows: the rows of the fold that each pass is.
         marks: where each pass's stream stands; None before its first layer.
     """
 
@@ -44,24 +46,19 @@ class Fold:
     buffer: Callable[..., Tensor]
     kept: int
     dropout: float = 0.0
+    rows: list[slice] = field(init=False)
     marks: list[Tensor | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        """No stream has begun."""
+        """One pass below the other; no stream has begun."""
+        stops = list(itertools.accumulate(len(piece.inputs["input_ids"]) for piece in self.passes))
+        self.rows = [slice(begin, stop) for begin, stop in itertools.pairwise([0, *stops])]
         self.marks = [None] * len(self.passes)
 
     @property
     def device(self) -> torch.device:
         """Where the encoder reads."""
         return self.passes[0].slots.device
-
-    @property
-    def rows(self) -> list[slice]:
-        """The rows of the fold that each pass is."""
-        stops = [0]
-        for piece in self.passes:
-            stops.append(stops[-1] + len(piece.inputs["input_ids"]))
-        return [slice(begin, stop) for begin, stop in zip(stops, stops[1:], strict=False)]
 
     def inputs(self, name: str, *, fill: int) -> Tensor:
         """One of the encoder's inputs [N, w], all passes padded to the widest."""
