@@ -16,6 +16,8 @@ from cached_ds.layerwise import Layerwise, base_of, layerwise_class
 from cached_ds.replay import Job
 from cached_ds.windowed import Windowed
 
+PLAIN = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}  # whatever the config says
+
 
 class Folded(Windowed):
     """Mixin over a Hugging Face encoder class; see the module's docstring."""
@@ -27,12 +29,12 @@ class Folded(Windowed):
 
     def _read(self, job: Job[Any], anchor: Tensor) -> Tensor:  # noqa: ARG002
         """States [B, L, D]; the layers have anchors of their own."""
-        fold = Fold(job.passes, job.streams, job.buffer, job.kept)
+        fold = Fold(job.passes, job.streams, job.buffer, job.kept, self.cached.config.offload != "none")
         self.cached.fold = fold
         try:
             with without_dropout(self) as probability:
                 fold.dropout = probability if self.training else 0.0
-                states = super(Windowed, self).forward(**self._inputs(fold), return_dict=True).last_hidden_state
+                states = super(Windowed, self).forward(**self._inputs(fold), **PLAIN).last_hidden_state
         finally:
             self.cached.fold = None
         if isinstance(self.dropout, nn.Dropout):  # T5 drops after its last layer too

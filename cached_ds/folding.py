@@ -36,6 +36,7 @@ class Fold:
         streams: the random streams of this forward.
         buffer: makes the buffers between layers: `buffer(shape, dtype=, device=)`.
         kept: passes that keep their graph in every layer.
+        is_offloaded: whether these buffers are somewhere else than the encoder's own tensors.
         dropout: what the encoder drops of its embeddings (T5 of its states as well); the fold does it, pass by pass.
         rows: the rows of the fold that each pass is.
         marks: where each pass's stream stands; None before its first layer.
@@ -45,6 +46,7 @@ class Fold:
     streams: RandomStreams
     buffer: Callable[..., Tensor]
     kept: int
+    is_offloaded: bool
     dropout: float = 0.0
     rows: list[slice] = field(init=False)
     marks: list[Tensor | None] = field(init=False)

@@ -61,7 +61,8 @@ class LayerJob:
         streams = self.fold.streams
         with streams.stream(self.fold.passes[number].index, self.starts[number]):
             outputs = self.run(number, states, bias)
-            self.fold.marks[number] = streams.mark()
+            mark, start = streams.mark(), self.starts[number]
+        self.fold.marks[number] = mark if start is None or not torch.equal(mark, start) else start
         return outputs
 
 
@@ -90,6 +91,7 @@ class _Layer(torch.autograd.Function):
     ) -> Outputs:
         ctx.job, ctx.autocast = job, Autocast.current(anchor.device)
         ctx.set_materialize_grads(False)
+        ctx.device = states.device  # where its gradient has to be, wherever it is kept
         states = _settled(job, states)
         ctx.save_for_backward(anchor, states, bias, *parameters)
         outputs, ctx.graphs = _run_forward(job, states, bias, kept=job.fold.kept)
@@ -101,17 +103,17 @@ class _Layer(torch.autograd.Function):
             raise RuntimeError("cached_ds: create_graph=True (a second derivative) is not possible through replay")
         anchor, states, bias, *_ = ctx.saved_tensors
         with ctx.autocast.again():
-            found = _run_backward(ctx.job, ctx.graphs, states, bias, gradients, needs=ctx.needs_input_grad[2:4])
-        return None, torch.zeros_like(anchor), *found
+            of_states = _like(states, ctx.device) if ctx.needs_input_grad[2] else None
+            of_bias = torch.zeros_like(bias, dtype=sum_dtype(bias)) if ctx.needs_input_grad[3] else None
+            sums = _run_backward(ctx.job, ctx.graphs, (states, bias), gradients, of_states=of_states, of_bias=of_bias)
+        return None, torch.zeros_like(anchor), of_states, of_bias, *sums
 
 
 def _settled(job: LayerJob, states: Tensor) -> Tensor:
     """The layer's input where it is to be kept: the embeddings come from the device, other inputs are there already."""
-    if job.starts[0] is not None:
+    if job.starts[0] is not None or not job.fold.is_offloaded:
         return states
     kept = job.fold.buffer(states.shape, dtype=states.dtype, device=states.device)
-    if kept.device == states.device and kept.untyped_storage().filename is None:
-        return states
     conveyor = Conveyor(states.device)
     for rows in job.fold.rows:
         conveyor.store(states[rows], kept, rows)
@@ -142,21 +144,21 @@ def _run_forward(job: LayerJob, states: Tensor, bias: Tensor | None, *, kept: in
 
 
 def _run_backward(
-    job: LayerJob, graphs: list[_Kept], states: Tensor, bias: Tensor | None, gradients: Any, *, needs: tuple[bool, bool]
-) -> list[Tensor | None]:
-    """Gradients of states, bias and parameters."""
+    job: LayerJob, graphs: list[_Kept], inputs: Outputs, gradients: Any,
+    *, of_states: Tensor | None, of_bias: Tensor | None,
+) -> list[Tensor]:  # fmt: skip
+    """Fill the gradients of states and bias where they are wanted; returns those of the parameters."""
     parameters, conveyor = job.parameters(), Conveyor(job.fold.device)
-    of_states = zeros_like(states) if needs[0] else None
-    of_bias = torch.zeros_like(bias) if needs[1] and bias is not None else None
+    states, bias = inputs
     sums = [torch.zeros_like(parameter, dtype=sum_dtype(parameter)) for parameter in parameters]
     retain = torch._C._autograd._get_current_graph_task_keep_graph()
     arriving = conveyor.load(gradients[0], job.fold.rows)
     for number, (loaded, of_result) in enumerate(zip(conveyor.load(states, job.fold.rows), arriving, strict=True)):
         kept = graphs[number] if number < len(graphs) else None
         with torch.enable_grad():
-            inputs = _inputs(job, number, loaded, bias) if kept is None else kept.inputs
-            outputs = job.again(number, *inputs) if kept is None else kept.outputs
-        wanted = [tensor for tensor in inputs if tensor is not None] + parameters
+            leaves = _inputs(job, number, loaded, bias) if kept is None else kept.inputs
+            outputs = job.again(number, *leaves) if kept is None else kept.outputs
+        wanted = [tensor for tensor in leaves if tensor is not None] + parameters
         of_made = gradients[1] if number == 0 else None
         found = _gradients(outputs, of_result, of_made, wanted=wanted, retain=retain and kept is not None)
         if of_states is not None:
@@ -165,7 +167,12 @@ def _run_backward(
             of_bias[..., : found[1].shape[-2], : found[1].shape[-1]] += found[1]
         add_(sums, found[len(found) - len(parameters) :])
     conveyor.finish()
-    return [of_states, of_bias, *sums]
+    return sums
+
+
+def _like(states: Tensor, device: torch.device) -> Tensor:
+    """Zeros where the states are kept, or on the device that their gradient must be on."""
+    return zeros_like(states) if states.device == device else torch.zeros_like(states, device=device)
 
 
 def _gradients(
@@ -174,7 +181,7 @@ def _gradients(
     """Gradients of one pass's inputs and of the parameters, through what it put out."""
     result, made = outputs
     roots, given = [result], [of_result[:, : result.shape[1]]]
-    if made is not None and of_made is not None:
+    if made is not None and made.requires_grad and of_made is not None:
         roots, given = [result, made], [*given, of_made]
     return torch.autograd.grad(roots, wanted, given, retain_graph=retain, allow_unused=True)
 
