@@ -55,7 +55,6 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
     _check_attachable(encoder)
     family = family_of(inner.config)
     check_window(family, inner.config, config)
-    _check_layerdrop(inner.config, config)
     decoder: Any = inner.get_decoder()
     layers = len(getattr(decoder, family.layers))
     encoder.cached = decoder.cached = WindowState(config, family, layers, Budget(config))
@@ -141,15 +140,6 @@ def _check_attachable(encoder: nn.Module) -> None:
         raise ValueError("the encoder's parameters are already sharded; attach first, then shard the model")
     if hasattr(encoder, "ds_id"):  # ZeRO-3 numbers the modules it has hung its hooks on: they would gather per window
         raise ValueError("ZeRO-3 already manages the encoder; attach before deepspeed.initialize")
-
-
-def _check_layerdrop(model_config: Any, config: CachedConfig) -> None:
-    dropped = float(getattr(model_config, "encoder_layerdrop", None) or 0.0)
-    if config.schedule == "layer" and dropped:
-        raise ValueError(
-            f"schedule='layer' is refused for encoder_layerdrop={dropped}; allowed is 0: ranks that drop different "
-            "layers would wait for each other"
-        )
 
 
 def _take_prefix(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cached_ds.folding import Fold, Unfold, without_dropout
+from cached_ds.folding import Fold, Unfold, without_draws
 from cached_ds.layerwise import Layerwise, base_of, layerwise_class
 from cached_ds.replay import Job
 from cached_ds.windowed import Windowed
@@ -32,8 +32,8 @@ class Folded(Windowed):
         fold = Fold(job.passes, job.streams, job.buffer, job.kept, self.cached.config.offload != "none")
         self.cached.fold = fold
         try:
-            with without_dropout(self) as probability:
-                fold.dropout = probability if self.training else 0.0
+            with without_draws(self) as probabilities:
+                fold.dropout, fold.layerdrop = probabilities if self.training else (0.0, 0.0)
                 states = super(Windowed, self).forward(**self._inputs(fold), **PLAIN).last_hidden_state
         finally:
             self.cached.fold = None

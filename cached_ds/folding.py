@@ -5,7 +5,8 @@ rows, trimmed to its own width. Each encoder layer replays over the passes (laye
 the layers (embeddings, norms) runs over the whole fold.
 
 Random numbers are those of the window schedule: the stream of a pass is paused after each layer and continued in the
-next. What the encoder drops before its first layer (and T5 after its last) is drawn from the pass's stream as well.
+next. What the encoder drops before its first layer (and T5 after its last) is drawn from the pass's stream as well; so
+is which layers a pass skips (LayerDrop), so that every rank runs every layer.
 
 Shapes: N windows, w width of the widest, B documents, L padded source length, D width of the model.
 """
@@ -38,6 +39,7 @@ class Fold:
         kept: passes that keep their graph in every layer.
         is_offloaded: whether these buffers are somewhere else than the encoder's own tensors.
         dropout: what the encoder drops of its embeddings (T5 of its states as well); the fold does it, pass by pass.
+        layerdrop: how often a pass skips a layer.
         rows: the rows of the fold that each pass is.
         marks: where each pass's stream stands; None before its first layer.
     """
@@ -48,6 +50,7 @@ class Fold:
     kept: int
     is_offloaded: bool
     dropout: float = 0.0
+    layerdrop: float = 0.0
     rows: list[slice] = field(init=False)
     marks: list[Tensor | None] = field(init=False)
 
@@ -110,13 +113,15 @@ class Unfold(torch.autograd.Function):
 
 
 @contextmanager
-def without_dropout(encoder: Any) -> Iterator[float]:
-    """Run an encoder's forward without the dropout around its layers; yields its probability."""
-    module = encoder.dropout if isinstance(encoder.dropout, nn.Dropout) else None
-    probability = float(module.p if module is not None else encoder.dropout)
-    holder, name = (module, "p") if module is not None else (encoder, "dropout")
-    setattr(holder, name, 0.0)
+def without_draws(encoder: Any) -> Iterator[tuple[float, float]]:
+    """Run an encoder's forward without what it draws around its layers; yields how much: dropout, LayerDrop."""
+    places = [(encoder.dropout, "p") if isinstance(encoder.dropout, nn.Dropout) else (encoder, "dropout")]
+    places += [(encoder, "layerdrop")] if hasattr(encoder, "layerdrop") else []
+    before = [float(getattr(holder, name)) for holder, name in places]
+    for holder, name in places:
+        setattr(holder, name, 0.0)
     try:
-        yield probability
+        yield before[0], sum(before[1:])
     finally:
-        setattr(holder, name, probability)
+        for (holder, name), value in zip(places, before, strict=True):
+            setattr(holder, name, value)

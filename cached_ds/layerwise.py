@@ -253,6 +253,8 @@ class Layerwise(nn.Module):
         if is_first:
             self.cached.encoder_forwards += 1
             states = F.dropout(states, fold.dropout, training=training)
+        if fold.layerdrop and torch.rand([]) < fold.layerdrop:
+            return states, None
         if not style.own_mask:
             inputs["attention_mask"] = create_bidirectional_mask(
                 config=self.encoder_config, inputs_embeds=states, attention_mask=piece.inputs.get("attention_mask")

@@ -156,11 +156,13 @@ def test_what_needs_a_trial_of_the_whole_encoder_is_refused(fields):
         CachedConfig(schedule="layer", **fields)
 
 
-def test_layerdrop_is_refused():
-    model = tiny.make_model("bart")
-    model.config.encoder_layerdrop = 0.1
-    with pytest.raises(ValueError, match=r"encoder_layerdrop=0.1; allowed is 0: ranks that drop different layers"):
-        attach(model, window=tiny.WINDOW, schedule="layer")
+@pytest.mark.parametrize("family", ["bart", "mbart", "pegasus", "led"])
+def test_each_pass_drops_layers_of_its_own(family):
+    model = tiny.make_model(family, dropout=0.1, dtype=torch.float64)
+    model.get_encoder().layerdrop = 0.5
+    settings = {"schedule": "layer", "windows_per_pass": 2, "recompute": 1}
+    assert gradient_error(model, tiny.make_batch(family, LENGTHS), random=True, **settings) < EXACT
+    assert model.get_encoder().layerdrop == 0.5
 
 
 @pytest.mark.parametrize(
