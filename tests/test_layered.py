@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import pickle
+import sys
 
 import engines
 import pytest
@@ -62,6 +64,29 @@ def test_a_partly_frozen_encoder(frozen):
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(frozen not in name)
     assert gradient_error(model, tiny.make_batch("bart", LENGTHS), schedule="layer") < EXACT
+
+
+@pytest.mark.parametrize("frozen", ["block.0", "relative_attention_bias", "block.1", "shared"])
+@pytest.mark.parametrize("recompute", ["all", 2])
+def test_a_partly_frozen_t5(frozen, recompute):
+    """Its first block makes the position bias that the others share, whether or not it learns."""
+    model = tiny.make_model("t5", dropout=0.1, dtype=torch.float64)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(frozen not in name)
+    settings = {"schedule": "layer", "recompute": recompute}
+    assert gradient_error(model, tiny.make_batch("t5", LENGTHS), random=True, **settings) < EXACT
+
+
+def test_the_position_bias_is_summed_in_float32():
+    """600 times the same window: in bfloat16 a sum of equal numbers stands still after 256."""
+    batch = tiny.make_batch("t5", (tiny.WINDOW,))
+    batch |= {name: batch[name].repeat(1, 600) for name in ("input_ids", "attention_mask")}
+    found = []
+    for schedule in ("window", "layer"):
+        model = tiny.make_model("t5", dtype=torch.bfloat16)
+        attach(model, window=tiny.WINDOW, frame_windows=False, schedule=schedule)
+        found.append(next(g for name, g in step(model, batch).items() if "encoder" in name and "relative" in name))
+    assert (found[0] - found[1]).norm() < 0.05 * found[0].norm()  # bfloat16 has 8 bits
 
 
 def test_gradient_checkpointing_changes_nothing():
@@ -145,6 +170,21 @@ def test_each_layer_keeps_its_input_only():
     assert growth[1] - growth[0] == 3 * 30 * tiny.WINDOW * tiny.WIDTH * 4
 
 
+def test_python_does_as_much_for_each_window_however_many_there_are():
+    def calls(windows):
+        model, count = attach(tiny.make_model("bart"), window=tiny.WINDOW, schedule="layer"), collections.Counter()
+        batch = tiny.make_batch("bart", (2 + 14 * windows,))
+        sys.setprofile(lambda _, event, __: count.update([event]))
+        try:
+            model(**batch).loss.backward()
+        finally:
+            sys.setprofile(None)
+        return count.total()
+
+    counts = [calls(windows) for windows in (20, 40, 80)]
+    assert counts[2] - counts[1] == pytest.approx(2 * (counts[1] - counts[0]), rel=0.05)
+
+
 @pytest.mark.parametrize(
     "fields",
     [{"windows_per_pass": "auto"}, {"recompute": "auto"}, {"compile": True}],
@@ -176,6 +216,16 @@ def test_parity_under_engines(zero_ranks, family, engine, dropout):
         engines.parity, family=family, engine=engine, dropout=dropout, schedule="layer", windows=(1, 7)
     )
     assert max(errors) < LIMIT
+
+
+def drop_layers(model):
+    model.get_encoder().layerdrop = 0.5
+
+
+@pytest.mark.parametrize("engine", ["fsdp2", "zero3"])
+def test_ranks_that_drop_different_layers(zero_ranks, engine):
+    options = {"family": "bart", "engine": engine, "dropout": 0.1, "schedule": "layer", "windows": (1, 7)}
+    assert max(zero_ranks.run(engines.parity, change=drop_layers, **options)) < LIMIT
 
 
 def gathered(layer, engine):
