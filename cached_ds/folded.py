@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cached_ds.folding import Fold, Unfold, without_draws
+from cached_ds.guards import check_own
 from cached_ds.layerwise import Layerwise, base_of, layerwise_class
 from cached_ds.replay import Job
 from cached_ds.windowed import Windowed
@@ -25,7 +26,8 @@ class Folded(Windowed):
     _z3_leaf = False
 
     def _check(self) -> None:
-        """Its layers check themselves; its other modules are called once, by whatever an engine hangs on them."""
+        """Its layers check that they are whole; its other modules are called once, whatever an engine does to them."""
+        check_own(self)
 
     def _read(self, job: Job[Any], anchor: Tensor) -> Tensor:  # noqa: ARG002
         """States [B, L, D]; the layers have anchors of their own."""

@@ -1,8 +1,9 @@
 """Guards: refuse what an engine did to the encoder's parameters when replay would hang or lose gradients under it.
 
 Replay asks for the gradients of whole parameters, gathered once for all windows. A smaller FSDP unit, or a ZeRO-3
-module that is not a leaf, inside the encoder would gather once per window: ranks with different numbers of windows then
-wait for each other for ever, and with equal numbers the gradients of the shards are silently never computed.
+module that is not a leaf, inside what is replayed (the encoder; under the layer schedule one of its layers) would
+gather once per window: ranks with different numbers of windows then wait for each other for ever, and with equal
+numbers the gradients of the shards are silently never computed.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 
-def check_gathered(encoder: nn.Module) -> None:
-    """Check, inside the forward of an encoder (or of one of its layers), that every parameter of it is whole.
+def check_own(encoder: nn.Module) -> dict[str, nn.Parameter]:
+    """Check, inside the encoder's forward, that its parameters are its own; returns them by name.
 
     Raises:
-        RuntimeError: a parameter is still sharded, or FSDP1 manages the encoder; the message says what to do.
+        RuntimeError: FSDP1 manages the encoder; the message says what to do.
     """
     parameters = dict(encoder.named_parameters())
     # FSDP1 leaves views of its flat parameter there (use_orig_params=True), or nothing.
@@ -24,15 +25,26 @@ def check_gathered(encoder: nn.Module) -> None:
             "cached_ds: the encoder's parameters are not its own in its forward: FSDP1 (FullyShardedDataParallel) has "
             "them, which is not supported; use FSDP2: cached_ds.fsdp.shard(model), or fsdp_version: 2 for accelerate"
         )
-    for name, parameter in parameters.items():
+    return parameters
+
+
+def check_gathered(encoder: nn.Module) -> None:
+    """Check, inside the forward of an encoder (or of one of its layers), that every parameter of it is whole.
+
+    Raises:
+        RuntimeError: a parameter is still sharded, or FSDP1 manages the encoder; the message says what to do.
+    """
+    what = type(encoder).__name__
+    for name, parameter in check_own(encoder).items():
         if isinstance(parameter, DTensor):
             raise RuntimeError(
-                f"cached_ds: encoder parameter {name} is sharded inside the encoder's forward: a part of the encoder "
-                "is an FSDP unit of its own; windows would be gathered one by one and gradients lost. Make the whole "
-                "encoder one unit: cached_ds.fsdp.shard(model), or the names of cached_ds.fsdp.wrap_classes(model)"
+                f"cached_ds: parameter {name} is sharded inside the encoder's forward: a part of {what} is an FSDP "
+                "unit of its own; windows would be gathered one by one and gradients lost. Take the units of "
+                "cached_ds.fsdp.shard(model), or the names of cached_ds.fsdp.wrap_classes(model); "
+                "schedule='layer' makes a unit of each encoder layer"
             )
         if parameter.numel() != getattr(parameter, "ds_numel", parameter.numel()):
             raise RuntimeError(
-                f"cached_ds: encoder parameter {name} is still partitioned by ZeRO-3 inside the encoder's forward; "
-                "call cached_ds.attach(model) before deepspeed.initialize, so that the encoder is gathered as one"
+                f"cached_ds: parameter {name} is still partitioned by ZeRO-3 inside the encoder's forward; "
+                f"call cached_ds.attach(model) before deepspeed.initialize, so that {what} is gathered as one"
             )

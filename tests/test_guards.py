@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from cached_ds import attach, fsdp
+from cached_ds.layerwise import Layerwise
 from cached_ds.windowed import Windowed
 
 EQUAL, UNEQUAL = (3, 3), (1, 7)
@@ -24,9 +25,9 @@ def refusal(model, windows):
     return str(caught.value)
 
 
-def shard_layers(windows, inner):
+def shard_layers(windows, inner, schedule):
     """The encoder's layers as FSDP units, as transformers' own list of modules not to split says; then the root."""
-    model = attach(tiny.make_model("bart"), window=tiny.WINDOW)
+    model = attach(tiny.make_model("bart"), window=tiny.WINDOW, schedule=schedule)
     encoder = model.get_encoder()
     for module in encoder.layers if inner == "layers" else [encoder.layers[1].fc1]:
         fully_shard(module)
@@ -34,24 +35,28 @@ def shard_layers(windows, inner):
     return refusal(model, windows)
 
 
-@pytest.mark.parametrize("inner", ["layers", "one-linear"])
+@pytest.mark.parametrize(
+    ("schedule", "inner"), [("window", "layers"), ("window", "one-linear"), ("layer", "one-linear")]
+)
 @pytest.mark.parametrize("windows", [EQUAL, UNEQUAL])
-def test_fsdp2_units_inside_the_encoder(ranks, windows, inner):
-    for message in ranks.run(shard_layers, windows=windows, inner=inner, timeout=SECONDS):
+def test_fsdp2_units_inside_what_is_replayed(ranks, windows, inner, schedule):
+    for message in ranks.run(shard_layers, windows=windows, inner=inner, schedule=schedule, timeout=SECONDS):
         assert "is sharded inside the encoder's forward" in message
         assert "cached_ds.fsdp.shard(model), or the names of cached_ds.fsdp.wrap_classes(model)" in message
 
 
-def wrap_in_fsdp1(use_orig_params, windows):
-    model = attach(tiny.make_model("bart"), window=tiny.WINDOW)
+def wrap_in_fsdp1(use_orig_params, windows, schedule):
+    model = attach(tiny.make_model("bart"), window=tiny.WINDOW, schedule=schedule)
     device = torch.device("cpu")
     return refusal(FullyShardedDataParallel(model, use_orig_params=use_orig_params, device_id=device), windows)
 
 
+@pytest.mark.parametrize("schedule", ["window", "layer"])
 @pytest.mark.parametrize("windows", [EQUAL, UNEQUAL])
 @pytest.mark.parametrize("use_orig_params", [True, False])
-def test_fsdp1(ranks, use_orig_params, windows):
-    for message in ranks.run(wrap_in_fsdp1, use_orig_params=use_orig_params, windows=windows, timeout=SECONDS):
+def test_fsdp1(ranks, use_orig_params, windows, schedule):
+    options = {"use_orig_params": use_orig_params, "windows": windows, "schedule": schedule}
+    for message in ranks.run(wrap_in_fsdp1, timeout=SECONDS, **options):
         assert "FSDP1 (FullyShardedDataParallel)" in message
         assert "use FSDP2: cached_ds.fsdp.shard(model), or fsdp_version: 2" in message
 
@@ -75,15 +80,17 @@ def test_attach_after_zero3(zero_ranks):
     zero_ranks.run(attach_after_zero3)
 
 
-def zero3_without_leaf(windows):
+def zero3_without_leaf(windows, schedule):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Windowed, "_z3_leaf", False)
-        return refusal(initialize_zero3(attach(tiny.make_model("bart"), window=tiny.WINDOW)), windows)
+        patch.setattr(Layerwise if schedule == "layer" else Windowed, "_z3_leaf", False)
+        model = attach(tiny.make_model("bart"), window=tiny.WINDOW, schedule=schedule)
+        return refusal(initialize_zero3(model), windows)
 
 
+@pytest.mark.parametrize("schedule", ["window", "layer"])
 @pytest.mark.parametrize("windows", [EQUAL, UNEQUAL])
-def test_zero3_that_does_not_gather_the_encoder_as_one(zero_ranks, windows):
-    for message in zero_ranks.run(zero3_without_leaf, windows=windows, timeout=SECONDS):
+def test_zero3_that_does_not_gather_as_one_what_is_replayed(zero_ranks, windows, schedule):
+    for message in zero_ranks.run(zero3_without_leaf, windows=windows, schedule=schedule, timeout=SECONDS):
         assert "call cached_ds.attach(model) before deepspeed.initialize" in message
 
 
