@@ -229,10 +229,11 @@ def test_ranks_that_drop_different_layers(zero_ranks, engine):
 
 
 def gathered(layer, engine):
-    """Whether a layer's parameters are whole on this rank now."""
+    """Whether a layer's parameters are whole on this rank now, or on their way."""
     if engine == "fsdp2":
-        return layer._get_fsdp_state()._fsdp_param_group.is_unsharded
-    return any(parameter.ds_status.name == "AVAILABLE" for parameter in layer.parameters())
+        group = layer._get_fsdp_state()._fsdp_param_group
+        return group.is_unsharded or group._all_gather_result is not None
+    return any(parameter.ds_status.name != "NOT_AVAILABLE" for parameter in layer.parameters())
 
 
 def peak_of_gathered_layers(engine):
