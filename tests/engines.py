@@ -132,10 +132,11 @@ class Oracle(Plain):
 
     def step(self, batches):
         losses = [self.micro_step(batch) for batch in batches]
-        for parameter in self.model.parameters():
-            if parameter.grad is not None and not self.alone:
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= dist.get_world_size()
+        for parameter in trainable(self.model) if not self.alone else ():
+            # One that this rank did not use (LayerDrop) has no gradient, and may have one on another rank.
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= dist.get_world_size()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
