@@ -106,6 +106,8 @@ class _Layer(torch.autograd.Function):
             of_states = _like(states, ctx.device) if ctx.needs_input_grad[2] else None
             of_bias = torch.zeros_like(bias, dtype=sum_dtype(bias)) if ctx.needs_input_grad[3] else None
             sums = _run_backward(ctx.job, ctx.graphs, (states, bias), gradients, of_states=of_states, of_bias=of_bias)
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            ctx.graphs = []
         return None, torch.zeros_like(anchor), of_states, of_bias, *sums
 
 
