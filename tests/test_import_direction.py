@@ -16,7 +16,7 @@ LAYERS = (
     ("windows", "streams", "autocast", "families", "guards", "attention", "budget", "compiled"),
     ("replay", "cutting", "source"),
     ("folding",),
-    ("state",),
+    ("state", "layer_replay"),
     ("tuning", "layerwise"),
     ("windowed", "cross_attention", "streaming", "loss"),
     ("folded",),
