@@ -199,6 +199,20 @@ def test_nothing_of_the_document_outlives_the_backward():
     assert set(cached_ds.source._SOURCES) <= before
 
 
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_without_streaming_gradients_are_the_same(family):
+    assert run(*pair(family, stream_cross_attention=False), tiny.make_batch(family, LENGTHS)) < EXACT
+
+
+def test_the_loss_in_inference_mode():
+    model, reference = (each.eval() for each in pair())
+    batch = tiny.make_batch("bart", LENGTHS)
+    expected = oracle.loss(reference, batch, window=tiny.WINDOW)
+    with torch.inference_mode():
+        inside = {name: value.clone() for name, value in batch.items()}
+        assert abs(model(**inside).loss / expected.detach() - 1) < EXACT
+
+
 def test_generation_with_a_cache_and_attention_weights_are_hugging_faces():
     model, _ = pair()
     plain = detach(copy.deepcopy(model)).eval()
