@@ -20,7 +20,7 @@ from torch import Tensor
 from cached_ds.config import CachedConfig
 
 SHARE = 0.8  # of measured free memory: allocators do not use the last of it
-GAIN = 0.98  # twice as many windows per pass must be at least this much faster
+GAIN = 0.99  # twice as many windows per pass must be at least this much faster
 MAX_WINDOWS = 64
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Budget:
     told: bool = False  # the choice is logged once
 
     def choose_windows(self, run: Callable[[int], object], *, device: torch.device) -> int:
-        """Windows per pass, timed once: `run(n)` encodes n windows without a graph. Needs `window_bytes`."""
+        """Windows per pass, timed once: `run(n)` reads n windows in one pass. Needs `window_bytes`."""
         if not self.windows_per_pass:
             room = self.config.memory_bytes or free_bytes(device) // 4
             limit = max(1, min(MAX_WINDOWS, room // self.window_bytes))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cached_ds.budget import graph_bytes
 from cached_ds.compiled import try_compile
 from cached_ds.cutting import Batch, Cutter, EncoderPass
+from cached_ds.replay import add_, sum_dtype
 from cached_ds.state import WindowState
 from cached_ds.streams import RandomStreams
 
@@ -80,9 +81,16 @@ class Tuner:
         if not budget.window_bytes:
             budget.window_bytes = graph_bytes(lambda: self.encode(trial), list(self.encoder.parameters()))
 
-    @torch.no_grad()
     def _fastest(self) -> int:
-        return self.state.budget.choose_windows(lambda count: self.encode(self._trial(count)), device=self.device)
+        return self.state.budget.choose_windows(lambda count: self._read(self._trial(count)), device=self.device)
+
+    def _read(self, trial: EncoderPass) -> None:
+        """Read a pass; where the encoder learns, go back through it too, which costs something for every pass."""
+        states = self.encode(trial)
+        if states.requires_grad:
+            parameters = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
+            sums = [torch.zeros_like(parameter, dtype=sum_dtype(parameter)) for parameter in parameters]
+            add_(sums, torch.autograd.grad(states, parameters, torch.ones_like(states), allow_unused=True))
 
     def _compile(self, trial: EncoderPass) -> None:
         self.state.compiled_shape = trial.inputs["input_ids"].shape
