@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from cached_ds.config import CachedConfig
+from cached_ds.config import MIN_WINDOW, CachedConfig
 from cached_ds.families import Family, Frame
 from cached_ds.windows import Document, Pass, Window, cut, documents_of, make_passes, whole_rows
 
@@ -92,13 +92,13 @@ class Cutter:
             return dataclasses.replace(document, head=prefix)
         if document.length <= self.config.window:
             return document
-        tokens = batch.input_ids.flatten()[document.start : document.start + document.length].tolist()
-        frame = self._find_frame(tokens, row=document.row)
+        frame = self._find_frame(batch.input_ids.flatten()[document.start :][: document.length], row=document.row)
         return dataclasses.replace(document, head=len(frame.head) + prefix, tail=len(frame.tail))
 
-    def _find_frame(self, tokens: list[int], *, row: int) -> Frame:
+    def _find_frame(self, tokens: Tensor, *, row: int) -> Frame:
+        ends = [*tokens[:MIN_WINDOW].tolist(), *tokens[-MIN_WINDOW:].tolist()]  # no frame is longer than a window
         for frame in self.family.frames:
-            if frame.fits(tokens, self.model_config):
+            if frame.fits(ends, self.model_config):
                 return frame
         raise ValueError(
             f"document {row} ({len(tokens)} tokens) lacks the special tokens that every window repeats "

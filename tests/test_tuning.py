@@ -128,8 +128,14 @@ def test_the_choices_are_logged_once(caplog):
 )
 def test_doubling_goes_on_while_it_pays(seconds, limit, best, monkeypatch):
     timed = dict(zip((1, 2, 4, 8), seconds, strict=False))
-    monkeypatch.setattr(budget, "_seconds_per_window", lambda _run, count, _device: timed.get(count, 100))
+    monkeypatch.setattr(budget, "seconds_per_window", lambda _run, count, _device: timed.get(count, 100))
     assert fastest(lambda _: None, limit=limit, device=CPU) == best
+
+
+def test_a_disturbed_trial_does_not_count(monkeypatch):
+    trials = iter([1.0, 5.0, 7.0, 0.8, 1.0, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8])
+    monkeypatch.setattr(budget, "seconds_per_window", lambda *_: next(trials))
+    assert fastest(lambda _: None, limit=64, device=CPU) == 2
 
 
 def test_the_bytes_of_a_graph_are_those_it_keeps():
