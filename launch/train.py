@@ -30,6 +30,14 @@ from cached_ds.metrics import decode, summary_metrics
 
 
 def main(argv: Sequence[str]) -> None:
+    """Do the work, and leave the process group once nothing uses it any more."""
+    work(argv)
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def work(argv: Sequence[str]) -> None:
     """Parse, build, train, evaluate, predict."""
     with user_errors():
         arguments = parse(argv)
@@ -49,9 +57,6 @@ def main(argv: Sequence[str]) -> None:
             compute_metrics=metrics_for(arguments, tokenizer),
         )
     run(trainer, splits, arguments)
-    if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
 
 
 def metrics_for(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Callable[..., dict[str, float]] | None:

@@ -67,7 +67,7 @@ def trainer(folder, output, deepspeed):
     run = Seq2SeqTrainer(model=model, args=arguments, train_dataset=documents, data_collator=collator)
     run.train()
     run.save_model()
-    return run, [row["loss"] for row in run.state.log_history if "loss" in row]
+    return [row["loss"] for row in run.state.log_history if "loss" in row]
 
 
 def main(folder, output, kind, deepspeed=None):
@@ -76,7 +76,7 @@ def main(folder, output, kind, deepspeed=None):
         model, losses = loop(Path(folder))
         model.save_pretrained(output, is_main_process=Accelerator().is_main_process)
     else:
-        _, losses = trainer(Path(folder), output, deepspeed)
+        losses = trainer(Path(folder), output, deepspeed)
     print(f"losses: {losses}", flush=True)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

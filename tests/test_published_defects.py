@@ -111,7 +111,7 @@ def test_batches_of_documents_and_several_windows_at_a_time():
     assert gradient_error(model, batch, random=True, windows_per_pass=4) < EXACT
     state = model.get_encoder().cached
     assert state.windows_read == 6 + 2 + 1
-    assert state.encoder_forwards == 2 * 3
+    assert state.encoder_forwards == 2 * 3 - 1  # the graph of one pass is kept
 
 
 def test_beams_do_not_encode_again():
