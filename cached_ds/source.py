@@ -58,7 +58,7 @@ class Source:
         self.gradient = Gradient()
         self.recorded = torch.is_grad_enabled()
         self.anchor = _Anchor.apply(states, self.gradient) if self.recorded and states.requires_grad else _leaf(states)
-        self._byte = torch.empty(1, dtype=torch.int8)
+        self._byte = torch.empty(1, dtype=torch.int8, device=states.device)
         _SOURCES[self._byte.data_ptr()] = self
 
     def stand_in(self) -> Tensor:
