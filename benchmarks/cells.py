@@ -8,6 +8,7 @@ is not tried again in later rounds, and the benchmark goes on.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -24,6 +25,7 @@ import torch
 import transformers
 from tqdm import tqdm
 
+PR_SET_PDEATHSIG = 1  # prctl(2)
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 MMAP_THRESHOLD = 1048576  # glibc's default grows with what was freed, and peaks then depend on the order of events
@@ -48,6 +50,7 @@ class Machine:
 
     def confine(self) -> None:
         """In the child, before Python starts: cores, memory, and the first to go if the machine runs out of memory."""
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a benchmark that is ended leaves no cell behind
         os.sched_setaffinity(0, self.cores)
         limit = int(self.memory_gib * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

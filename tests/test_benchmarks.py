@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import oracle
 import pytest
@@ -202,3 +205,22 @@ def test_a_store_goes_on_where_it_stopped(tmp_path):
 def test_every_variant_has_its_words():
     assert set(STEPS) == set(PEERS) and set(NAMES) == set(PEERS) | set(CACHED)
     assert set(FLOP_KINDS) == set(NAMES) - {"led"} and set(FLOP_KINDS.values()) <= flops.FORWARDS.keys()
+
+
+def test_a_benchmark_that_is_killed_leaves_no_cell_behind(tmp_path):
+    settings = {"variant": "full", "length": 100_000, "fields": {}, "shape": {}, "probe": "step"}
+    code = (
+        f"import os, sys, json; sys.path.insert(0, {str(ROOT / 'benchmarks')!r}); import cells; "
+        f"cells.run(cells.Cell({settings!r}), cells.Machine(1, tuple(os.sched_getaffinity(0))[:1], 60, 20))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    deadline = time.monotonic() + 30
+    while not (found := children.read_text(encoding="ascii").split()):
+        assert time.monotonic() < deadline, "no cell was started"
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    while Path(f"/proc/{found[0]}/cmdline").exists():
+        assert time.monotonic() < deadline, "the cell lives on"
+        time.sleep(0.1)
