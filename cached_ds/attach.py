@@ -1,13 +1,14 @@
 """Attach and detach: turn a Hugging Face encoder-decoder into one that reads whole documents, and back.
 
-`attach` changes four things on the model, all undone by `detach`:
+`attach` changes five things on the model, all undone by `detach`:
   1. the class of the encoder instance (windowed.py);
   2. a forward pre-hook on the model, which takes `prefix_lengths` out of the keyword arguments and hands it to the
      encoder (Hugging Face models would pass it on to the decoder too, or drop it);
   3. `accepts_loss_kwargs = False`, which tells transformers' Trainer that the loss is a mean over the batch. Their
      forward takes `**kwargs`, from which the Trainer concludes the contrary: it would skip the division by the
      accumulation steps and multiply the loss by the world size (transformers 5.23; design 9);
-  4. the class of the head, and two hooks that let it compute the training loss in chunks (loss.py).
+  4. the class of the head, and two hooks that let it compute the training loss in chunks (loss.py);
+  5. the class of each cross-attention, and a hook on the decoder, that stream the document (streaming.py).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from cached_ds.folded import Folded, attach_layers, detach_layers
 from cached_ds.loss import attach_loss, detach_loss
 from cached_ds.state import WindowState
 from cached_ds.streaming import attach_streaming, detach_streaming
-from cached_ds.windowed import Windowed, base_class, windowed_class
+from cached_ds.swapping import base_of, swapped_class
+from cached_ds.windowed import Windowed
 
 M = TypeVar("M", bound=nn.Module)
 LOSS_FLAG = "accepts_loss_kwargs"
@@ -60,7 +62,7 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
     encoder.cached = decoder.cached = WindowState(config, family, layers, Budget(config))
     if config.schedule == "layer":
         attach_layers(encoder)
-    encoder.__class__ = windowed_class(encoder.__class__, Folded if config.schedule == "layer" else Windowed)
+    encoder.__class__ = swapped_class(Folded if config.schedule == "layer" else Windowed, encoder.__class__)
     if config.stream_cross_attention:
         attach_streaming(inner, family)
     attach_loss(inner)
@@ -91,7 +93,7 @@ def detach(model: M) -> M:
     inner = inner_model(model)
     encoder: Any = windowed_encoder(inner)
     detach_layers(encoder)
-    encoder.__class__ = base_class(encoder)
+    encoder.__class__ = base_of(encoder)
     undo(getattr(encoder, encoder.cached.family.layers))
     del encoder.cached, inner.get_decoder().cached
     detach_streaming(inner)

@@ -104,7 +104,7 @@ class FlashCuda:
 
 @dataclass(frozen=True)
 class Plain:
-    """Matmuls, with the softmax in float32 or wider; the dropout mask is kept as its seed would be: drawn again."""
+    """Matmuls, with the softmax in float32 or wider; the dropout mask is not kept but drawn again."""
 
     scale: float
     dropout: float

@@ -25,13 +25,12 @@ Shapes: B documents, L padded source length, T target length, D width, H heads.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cached_ds.attention import Kernel, kernel_for, merge_
 from cached_ds.autocast import Autocast
@@ -40,6 +39,7 @@ from cached_ds.offload import Conveyor
 from cached_ds.replay import add_, refuse_tensor_hooks, sum_dtype
 from cached_ds.source import Source, Tile
 from cached_ds.streams import RandomStreams
+from cached_ds.swapping import Swapped
 
 
 @dataclass
@@ -152,7 +152,7 @@ def _row(tensor: Tensor, tile: Tile) -> Tensor:
     return tensor[tile.row : tile.row + 1]
 
 
-class Streamed(nn.Module):
+class Streamed(Swapped):
     """Mixin over a Hugging Face cross-attention class; see the module's docstring."""
 
     _z3_leaf = True
@@ -204,24 +204,3 @@ class Streamed(nn.Module):
     def _trainable(self) -> list[Tensor]:
         modules = [getattr(self, self.names.key), getattr(self, self.names.value)]
         return [p for module in modules for p in module.parameters() if p.requires_grad]
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        """Pickle and deepcopy by the base class: the swapped class is made anew where it is loaded."""
-        return _blank, (base_of(self),), self.__getstate__()
-
-
-@functools.cache
-def streamed_class(base: Any) -> type[Streamed]:
-    """The streamed subclass of a cross-attention class; one per class, since engines compare classes."""
-    return type(f"Streamed{base.__name__}", (Streamed, base), {"__doc__": f"{base.__name__} over tiles of a document."})
-
-
-def base_of(module: nn.Module) -> Any:
-    """The class that `streamed_class` was given."""
-    order = type(module).__mro__
-    return order[order.index(Streamed) + 1]
-
-
-def _blank(base: Any) -> Streamed:
-    cls = streamed_class(base)
-    return cls.__new__(cls)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from cached_ds.folding import Fold, Unfold, without_draws
 from cached_ds.guards import check_own
-from cached_ds.layerwise import Layerwise, base_of, layerwise_class
+from cached_ds.layerwise import Layerwise
 from cached_ds.replay import Job
+from cached_ds.swapping import base_of, swapped_class
 from cached_ds.windowed import Windowed
 
 PLAIN = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}  # whatever the config says
@@ -57,7 +58,7 @@ def attach_layers(encoder: Any) -> None:
     layers = getattr(encoder, encoder.cached.family.layers)
     for layer in layers:
         layer.cached, layer.encoder_config, layer.is_last = encoder.cached, encoder.config, layer is layers[-1]
-        layer.__class__ = layerwise_class(layer.__class__)
+        layer.__class__ = swapped_class(Layerwise, layer.__class__)
 
 
 def detach_layers(encoder: Any) -> None:

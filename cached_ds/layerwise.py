@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PretrainedConfig
 from transformers.masking_utils import create_bidirectional_mask
 
@@ -32,11 +32,12 @@ from cached_ds.folding import Fold
 from cached_ds.guards import check_gathered
 from cached_ds.layer_replay import LayerJob, Outputs, through_layer
 from cached_ds.state import WindowState
+from cached_ds.swapping import Swapped
 
 POSITIONAL = ("attention_mask", "position_bias")  # how T5 and BART hand them to a layer
 
 
-class Layerwise(nn.Module):
+class Layerwise(Swapped):
     """Mixin over a Hugging Face encoder layer class; see the module's docstring."""
 
     _z3_leaf = True
@@ -102,27 +103,6 @@ class Layerwise(nn.Module):
         if not style.position_bias:
             return (outputs if style.results is None else outputs[0]), None
         return outputs[0], outputs[1] if bias is None else None
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        """Pickle and deepcopy by the base class: the swapped class is made anew where it is loaded."""
-        return _blank, (base_of(self),), self.__getstate__()
-
-
-@functools.cache
-def layerwise_class(base: Any) -> type[Layerwise]:
-    """The layerwise subclass of an encoder layer class; one per class, since engines compare classes."""
-    return type(f"Layerwise{base.__name__}", (Layerwise, base), {"__doc__": f"{base.__name__}, pass by pass."})
-
-
-def base_of(layer: nn.Module) -> Any:
-    """The class that `layerwise_class` was given."""
-    order = type(layer).__mro__
-    return order[order.index(Layerwise) + 1]
-
-
-def _blank(base: Any) -> Layerwise:
-    cls = layerwise_class(base)
-    return cls.__new__(cls)
 
 
 def _part(value: Any, rows: slice, width: int) -> Any:

@@ -27,7 +27,7 @@ from torch import Tensor
 from cached_ds.offload import zeros_like
 from cached_ds.windows import Document
 
-TILE = 1024  # source tokens whose keys and values exist at one time; larger tiles are not faster on any device tried
+TILE = 1024  # source tokens whose keys and values exist at one time; on a CPU larger ones are not faster
 
 
 @dataclass(frozen=True)

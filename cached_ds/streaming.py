@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from cached_ds.cross_attention import Streamed, base_of, streamed_class
+from cached_ds.cross_attention import Streamed
 from cached_ds.families import Family
 from cached_ds.source import Source
+from cached_ds.swapping import base_of, swapped_class
 from cached_ds.windows import documents_of, whole_rows
 
 
@@ -25,7 +26,7 @@ def attach_streaming(model: PreTrainedModel, family: Family) -> None:
     for layer in getattr(decoder, family.layers):
         attention: Any = layer.get_submodule(family.cross_attention.path)
         attention.names = family.cross_attention
-        attention.__class__ = streamed_class(attention.__class__)
+        attention.__class__ = swapped_class(Streamed, attention.__class__)
     decoder.register_forward_pre_hook(_hand_over, with_kwargs=True)
 
 

@@ -36,15 +36,15 @@ from cached_ds.offload import zeros
 from cached_ds.replay import Job, replay
 from cached_ds.state import WindowState
 from cached_ds.streams import RandomStreams
+from cached_ds.swapping import Swapped
 from cached_ds.tuning import Tuner
 from cached_ds.windows import Window
 
 
-class Windowed(nn.Module):
+class Windowed(Swapped):
     """Mixin over a Hugging Face encoder class; see the module's docstring."""
 
     _z3_leaf = True  # DeepSpeed ZeRO-3: gather and reduce this module as one, whatever runs inside it
-    mixin: type[Windowed]
     cached: WindowState
     config: PretrainedConfig
 
@@ -133,23 +133,6 @@ class Windowed(nn.Module):
         fits = piece.inputs["input_ids"].shape == self.cached.compiled_shape
         return run_compiled(fits and "attention_mask" not in piece.inputs)
 
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        """Pickle and deepcopy by the base class: the swapped class is made anew where it is loaded."""
-        return _blank, (type(self).mixin, base_class(self)), self.__getstate__()
-
-
-@functools.cache
-def windowed_class(base: Any, mixin: Any = Windowed) -> type[Windowed]:
-    """The windowed subclass of an encoder class; one per class, since engines compare classes."""
-    contents = {"__doc__": f"{base.__name__} over whole documents.", "mixin": mixin}
-    return type(f"{mixin.__name__}{base.__name__}", (mixin, base), contents)
-
-
-def base_class(encoder: nn.Module) -> Any:
-    """The encoder class that `windowed_class` was given."""
-    order = type(encoder).__mro__
-    return order[order.index(Windowed) + 1]
-
 
 @contextmanager
 def _sparse_gradient(embedding: nn.Module) -> Iterator[None]:
@@ -162,11 +145,6 @@ def _sparse_gradient(embedding: nn.Module) -> Iterator[None]:
         yield
     finally:
         embedding.sparse = before
-
-
-def _blank(mixin: Any, base: Any) -> Windowed:
-    cls = windowed_class(base, mixin)
-    return cls.__new__(cls)
 
 
 def _check_inputs(

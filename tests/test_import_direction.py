@@ -13,7 +13,7 @@ from repo import ROOT, parsed, shown, source_files
 LAYERS = (
     ("names", "config_files", "offload"),
     ("config",),
-    ("windows", "streams", "autocast", "families", "guards", "attention", "budget", "compiled"),
+    ("windows", "streams", "autocast", "families", "guards", "swapping", "attention", "budget", "compiled"),
     ("replay", "cutting", "source"),
     ("folding",),
     ("state", "layer_replay"),

@@ -1,0 +1,40 @@
+"""Swapping: give a module instance a subclass of its own class, and its class back.
+
+Modules, parameters, state-dict keys and isinstance checks stay as they were. Pickle and deepcopy go by the base class:
+the swapped class is made anew where it is loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from torch import nn
+
+
+class Swapped(nn.Module):
+    """The root of the mixins that are put over a Hugging Face class."""
+
+    mixin: type[Swapped]
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Name what to make the swapped class of."""
+        return _blank, (type(self).mixin, base_of(self)), self.__getstate__()
+
+
+@functools.cache
+def swapped_class(mixin: Any, base: Any) -> Any:
+    """The subclass of `base` with the mixin over it; one per pair, since engines compare classes."""
+    contents = {"__doc__": f"{base.__name__}, {mixin.__name__.lower()}.", "mixin": mixin}
+    return type(f"{mixin.__name__}{base.__name__}", (mixin, base), contents)
+
+
+def base_of(module: nn.Module) -> Any:
+    """The class that a swapped module had, whatever an engine has put over its class since."""
+    order = type(module).__mro__
+    return order[order.index(Swapped) + 1]
+
+
+def _blank(mixin: Any, base: Any) -> Any:
+    cls = swapped_class(mixin, base)
+    return cls.__new__(cls)
