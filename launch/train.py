@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch.distributed as dist
 import transformers
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase, set_seed
@@ -26,15 +25,14 @@ from cached_ds import CachedSeq2SeqTrainer, report
 from cached_ds.arguments import Arguments, parse
 from cached_ds.build import build_data, build_model
 from cached_ds.data import WholeDocumentCollator
+from cached_ds.leaving import leave
 from cached_ds.metrics import decode, summary_metrics
 
 
 def main(argv: Sequence[str]) -> None:
-    """Do the work, and leave the process group once nothing uses it any more."""
+    """Do the work, and leave."""
     work(argv)
-    if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
+    leave()
 
 
 def work(argv: Sequence[str]) -> None:

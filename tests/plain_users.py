@@ -18,6 +18,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainer, S
 
 import cached_ds
 from cached_ds.data import DataArguments, WholeDocumentCollator, load_splits, tokenize_splits
+from cached_ds.leaving import leave
 
 ACCUMULATION = 3
 
@@ -78,8 +79,7 @@ def main(folder, output, kind, deepspeed=None):
     else:
         losses = trainer(Path(folder), output, deepspeed)
     print(f"losses: {losses}", flush=True)
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

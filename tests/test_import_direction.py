@@ -22,7 +22,7 @@ LAYERS = (
     ("folded",),
     ("attach",),
     ("ds_config", "zero", "fsdp"),
-    ("sampler", "progress", "metrics", "data", "shapes", "summarize", "report"),
+    ("sampler", "progress", "metrics", "data", "shapes", "summarize", "report", "leaving"),
     ("trainer", "command_line"),
     ("arguments",),
     ("build",),

@@ -1,0 +1,46 @@
+"""Leaving: how a rank ends after its work, without the crash that gloo can make of it.
+
+Problem. gloo's worker threads let go of a tensor some time after the collective on it has returned. Where the last one
+does so while the interpreter is being torn down, it asks for the GIL of an interpreter that has none to give, and the
+process aborts after all its work was done: "terminate called without an active exception", exit code -6, and the
+launcher calls the run failed (pytorch/pytorch#179291). `destroy_process_group` does not end those threads while
+anything, DeepSpeed's engine for one, holds the group.
+
+So a rank leaves as a forked worker of torch does: exit handlers run, streams are flushed, and the process ends without
+tearing the interpreter down.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from pathlib import Path
+
+import torch.distributed as dist
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def leave() -> None:
+    """Wait for the other ranks and end this process with exit code 0; without a process group, only return.
+
+    Call it last, once all files are written: nothing after it runs, `finally` blocks included.
+    """
+    if not dist.is_initialized():
+        return
+    dist.barrier()
+    rank = dist.get_rank()
+    dist.destroy_process_group()
+    remove_shared_buffer(rank)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def remove_shared_buffer(rank: int) -> None:
+    """Give back the shared memory of DeepSpeed's collectives on one host: it leaves 66 MiB a rank behind for ever."""
+    address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    name = f"deepspeed_allreduce_buffer_{os.getuid()}_{address}_{port}_{rank}"
+    (SHARED_MEMORY / name).unlink(missing_ok=True)
