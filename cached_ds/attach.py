@@ -27,7 +27,7 @@ from cached_ds.folded import Folded, attach_layers, detach_layers
 from cached_ds.loss import attach_loss, detach_loss
 from cached_ds.state import WindowState
 from cached_ds.streaming import attach_streaming, detach_streaming
-from cached_ds.swapping import base_of, swapped_class
+from cached_ds.swapping import base_of, remove_hook, swapped_class
 from cached_ds.windowed import Windowed
 
 M = TypeVar("M", bound=nn.Module)
@@ -99,8 +99,7 @@ def detach(model: M) -> M:
     detach_streaming(inner)
     detach_loss(inner)
     delattr(inner, LOSS_FLAG)
-    for number in [number for number, hook in inner._forward_pre_hooks.items() if hook is _take_prefix]:
-        del inner._forward_pre_hooks[number], inner._forward_pre_hooks_with_kwargs[number]
+    remove_hook(inner, _take_prefix)
     return model
 
 

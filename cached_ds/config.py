@@ -25,6 +25,10 @@ def _option(default: Any, *, help: str, allowed: str, check: Callable[[Any], boo
     return dataclasses.field(default=default, metadata={"help": help, "allowed": allowed, "check": check})
 
 
+def _flag(default: bool, *, help: str) -> Any:
+    return _option(default, help=help, allowed="True or False", check=lambda value: isinstance(value, bool))
+
+
 def _whole(value: object, *, low: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
@@ -55,11 +59,8 @@ class CachedConfig:
         allowed="an integer >= 0, less than half of window",
         check=lambda value: _whole(value, low=0),
     )
-    frame_windows: bool = _option(
-        True,
-        help="give every window the document's first and last special tokens; False cuts the ids as they come",
-        allowed="True or False",
-        check=lambda value: isinstance(value, bool),
+    frame_windows: bool = _flag(
+        True, help="give every window the document's first and last special tokens; False cuts the ids as they come"
     )
     schedule: str = _option(
         "window",
@@ -86,17 +87,9 @@ class CachedConfig:
         allowed='None or a size: bytes, or text such as "8GiB" or "500MB"',
         check=lambda value: value is None or _size(value) > 0,
     )
-    compile: bool = _option(
-        False,
-        help="torch.compile the encoder's layers for full windows",
-        allowed="True or False",
-        check=lambda value: isinstance(value, bool),
-    )
-    stream_cross_attention: bool = _option(
-        True,
-        help="attend to the document tile by tile, so that keys and values are never kept; False: as Hugging Face does",
-        allowed="True or False",
-        check=lambda value: isinstance(value, bool),
+    compile: bool = _flag(False, help="torch.compile the encoder's layers for full windows")
+    stream_cross_attention: bool = _flag(
+        True, help="attend to the document tile by tile, keeping no keys and values; False: as Hugging Face does"
     )
     offload: str = _option(
         "none",

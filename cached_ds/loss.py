@@ -39,6 +39,7 @@ from transformers import PreTrainedModel
 
 from cached_ds.autocast import Autocast
 from cached_ds.replay import sum_dtype
+from cached_ds.swapping import remove_hook
 
 IGNORED = -100
 LOGITS = 2**23  # 32 MB in float32; larger chunks are not faster
@@ -199,10 +200,8 @@ def detach_loss(model: PreTrainedModel) -> None:
     for head in heads:
         head.__class__ = nn.Linear
         vars(head).pop("request", None)
-    for number in [number for number, hook in model._forward_pre_hooks.items() if hook is _take_labels]:
-        del model._forward_pre_hooks[number], model._forward_pre_hooks_with_kwargs[number]
-    for number in [number for number, hook in model._forward_hooks.items() if hook is _give_loss]:
-        del model._forward_hooks[number], model._forward_hooks_always_called[number]
+    remove_hook(model, _take_labels)
+    remove_hook(model, _give_loss)
 
 
 def has_chunked_loss(model: PreTrainedModel) -> bool:

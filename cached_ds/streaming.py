@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from cached_ds.cross_attention import Streamed
 from cached_ds.families import Family
 from cached_ds.source import Source
-from cached_ds.swapping import base_of, swapped_class
+from cached_ds.swapping import base_of, remove_hook, swapped_class
 from cached_ds.windows import documents_of, whole_rows
 
 
@@ -36,8 +36,7 @@ def detach_streaming(model: PreTrainedModel) -> None:
     for attention in [module for module in decoder.modules() if isinstance(module, Streamed)]:
         attention.__class__ = base_of(attention)
         del attention.names
-    for number in [number for number, hook in decoder._forward_pre_hooks.items() if hook is _hand_over]:
-        del decoder._forward_pre_hooks[number], decoder._forward_pre_hooks_with_kwargs[number]
+    remove_hook(decoder, _hand_over)
 
 
 def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Swapping: give a module instance a subclass of its own class, and its class back.
+"""Swapping: give a module instance a subclass of its own class, and its class back; take its hooks off.
 
 Modules, parameters, state-dict keys and isinstance checks stay as they were. Pickle and deepcopy go by the base class:
 the swapped class is made anew where it is loaded.
@@ -7,6 +7,7 @@ the swapped class is made anew where it is loaded.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -33,6 +34,16 @@ def base_of(module: nn.Module) -> Any:
     """The class that a swapped module had, whatever an engine has put over its class since."""
     order = type(module).__mro__
     return order[order.index(Swapped) + 1]
+
+
+def remove_hook(module: nn.Module, hook: Callable[..., Any]) -> None:
+    """Take a forward hook or forward pre-hook off, whoever copied the module since: copies have no handle of it."""
+    before = (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs)
+    after = (module._forward_hooks, module._forward_hooks_with_kwargs, module._forward_hooks_always_called)
+    for hooks in (before, after):
+        for number in [number for number, registered in hooks[0].items() if registered is hook]:
+            for entries in hooks:
+                entries.pop(number, None)
 
 
 def _blank(mixin: Any, base: Any) -> Any:
