@@ -65,15 +65,21 @@ def worst_error(first: Path, second: Path) -> tuple[float, str]:
 
 def table(found: dict[str, dict[str, Any]], tokens: int) -> str:
     """A line per run."""
-    header = (f"one step, {tokens:,} tokens", "GiB above model, gradients, optimizer", "minutes", "tokens/s", "loss")
+    header = (
+        f"one step, {tokens:,} tokens",
+        "GiB above model, gradients, optimizer",
+        "processor minutes",
+        "ms/token",
+        "loss",
+    )
     return markdown(header, [[name, *_line(result, tokens)] for name, result in found.items()])
 
 
 def _line(result: dict[str, Any], tokens: int) -> list[str]:
     if "failed" in result:
         return [result["failed"], "–", "–", "–"]
-    seconds = result["seconds"]
-    shown = [f"{result['peak_bytes'] / 2**30:.2f}", f"{seconds / 60:.1f}", f"{tokens / seconds:.0f}"]
+    seconds = result["cpu_seconds"]
+    shown = [f"{result['peak_bytes'] / 2**30:.2f}", f"{seconds / 60:.1f}", f"{1000 * seconds / tokens:.2f}"]
     return [*shown, f"{result['loss']:.6f}"]
 
 

@@ -4,9 +4,10 @@
 
 Peaks are resident bytes at their highest during one step, minus those right after the model was built: gradients are
 included (their size is in the JSON). Every variant encodes one window at a time. Growth is the slope between the two
-longest documents. Bytes saved by the decoder are counted for one encoder layer, on which they do not depend. Prints the
-tables and PASS or FAIL for every promise, writes memory.md, memory.json, memory.png; exits with 1 where a promise is
-broken.
+longest documents. Processor time per token is that of the shortest and of the longest document, of all threads; unlike
+the clock's it does not mind what else the machine does. Bytes saved by the decoder are counted for one encoder layer,
+on which they do not depend. Prints the tables and PASS or FAIL for every promise, writes memory.md, memory.json,
+memory.png; exits with 1 where a promise is broken.
 """
 
 from __future__ import annotations
@@ -84,25 +85,38 @@ def saved_bytes(saved: Results) -> dict[str, dict[str, float]]:
     return found
 
 
+def by_length(peaks: Results, variant: str, name: str) -> list[tuple[int, float]]:
+    """Length and median of a field, where it was measured, the shortest first."""
+    found = [(length, peaks.median(variant, length, name)) for length in peaks.lengths()]
+    return [(length, value) for length, value in found if value is not None]
+
+
 def growth(peaks: Results, variant: str) -> float | None:
     """Bytes per token between the two longest documents of a variant."""
-    found = [(length, peaks.median(variant, length, "peak_bytes")) for length in peaks.lengths()]
-    known = [(length, peak) for length, peak in found if peak is not None]
+    known = by_length(peaks, variant, "peak_bytes")
     if len(known) < 2:
         return None
     (first, low), (last, high) = known[-2:]
     return (high - low) / (last - first)
 
 
+def token_seconds(peaks: Results, variant: str) -> list[float]:
+    """Processor time per token of the shortest and of the longest document; fewer where there are fewer."""
+    found = [seconds / length for length, seconds in by_length(peaks, variant, "cpu_seconds")]
+    return [found[0], found[-1]] if len(found) > 1 else found
+
+
 def table(rows: list[Row]) -> str:
-    """Peaks and growth of every variant; then the saved bytes of the decoders."""
+    """Peaks, growth and processor time of every variant; then the saved bytes of the decoders."""
     peaks, saved = split(rows)
     lengths, lines = peaks.lengths(), []
     for variant in NAMES:
         if any(peaks.of(variant, length) for length in lengths):
             shown = [_peak(peaks, variant, length) for length in lengths]
-            lines.append([TITLES[variant], *shown, number(growth(peaks, variant), ",.0f")])
-    header = ["peak MiB above the model", *(f"{tokens(length)} tokens" for length in lengths), "growth, bytes/token"]
+            rates = "–" if variant == "truncation" else _milliseconds(token_seconds(peaks, variant))
+            lines.append([TITLES[variant], *shown, number(growth(peaks, variant), ",.0f"), rates])
+    columns = [f"{tokens(length)} tokens" for length in lengths]
+    header = ["peak MiB above the model", *columns, "growth, bytes/token", "processor ms/token, shortest → longest"]
     bars = saved_bytes(saved)
     second = [[TITLES[each], *(number(bars[each].get(name), ",.0f") for name in SETUPS)] for each in bars]
     return markdown(header, lines) + "\n" + markdown(["decoder, bytes saved per source token", *SETUPS], second)
@@ -113,6 +127,10 @@ def _peak(peaks: Results, variant: str, length: int) -> str:
     return (peaks.failure(variant, length) or "–") if value is None else f"{value / 2**20:,.0f}"
 
 
+def _milliseconds(seconds: list[float]) -> str:
+    return " → ".join(f"{1000 * each:.2f}" for each in seconds)
+
+
 def limits(rows: list[Row], shape: Shape) -> list[Limit]:
     """The promises of `make memory`."""
     peaks, saved = split(rows)
@@ -120,7 +138,10 @@ def limits(rows: list[Row], shape: Shape) -> list[Limit]:
     found = [Limit(f"decoder saves per token, {setup}", bars.get(setup), 1.05 * states) for setup in SETUPS]
     found.append(Limit("cached grows by, bytes per token", growth(peaks, "cached"), 2.1 * states))
     # On disk only the ids, the mask and where the states go stay in memory: int64 each, one copy of the caller's.
-    return [*found, Limit("cached_disk grows by, bytes per token", growth(peaks, "cached_disk"), 0.05 * states)]
+    found.append(Limit("cached_disk grows by, bytes per token", growth(peaks, "cached_disk"), 0.05 * states))
+    rates = token_seconds(peaks, "cached")
+    slower = rates[1] / rates[0] if len(rates) > 1 else None
+    return [*found, Limit("cached: processor time per token, longest / shortest document", slower, 1.10)]
 
 
 def main() -> int:

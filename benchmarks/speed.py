@@ -31,14 +31,13 @@ DEFAULT = [name for name in NAMES if name != "cached_disk"]
 
 def plan(arguments: argparse.Namespace) -> list[Cell]:
     """All cells: length by length, round by round, every variant in every round."""
-    found = [
+    return [
         make_cell(arguments, variant, length, number)
         for length, rounds in zip(arguments.lengths, arguments.rounds, strict=True)
         for number in range(rounds)
         for variant in arguments.variants
         if length <= LONGEST.get(variant, length)
     ]
-    return found + ([make_cell(arguments, "cached", arguments.longest, 0)] if arguments.longest else [])
 
 
 def make_cell(arguments: argparse.Namespace, variant: str, length: int, number: int) -> Cell:
@@ -142,18 +141,15 @@ def limits(rows: list[Row]) -> list[Limit]:
         share = encoder_share(results, length)
         what = f"{tokens(length)}: the encoder's share of the matmul rate"
         found.append(Limit(what, share[1] / share[0] if share else None, 0.85, at_least=True))
-    long, short = results.median("cached", 262144, "seconds"), results.median("cached", 16384, "seconds")
-    growth = long / short / 16 if long and short else None
-    return [*found, Limit("time per token at 256K / at 16K", growth, 1.10)]
+    return found
 
 
 def main() -> int:
     """Measure, print, write; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 16384, 65536], help="tokens")
-    parser.add_argument("--rounds", type=int, nargs="+", default=[5, 3, 2], help="rounds of each length")
+    parser.add_argument("--rounds", type=int, nargs="+", default=[3, 2, 1], help="rounds of each length")
     parser.add_argument("--variants", nargs="+", choices=NAMES, default=DEFAULT, help="what to compare")
-    parser.add_argument("--longest", type=int, default=262144, help="one more, of `cached` alone; 0: none")
     cells.add_flags(parser)
     arguments = parser.parse_args()
     if len(arguments.lengths) != len(arguments.rounds):

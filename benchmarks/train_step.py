@@ -39,10 +39,11 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     batch = make_batch(shape, length=length)
     reset_peak()
     watch = Watch(model.get_encoder().cached, windows=sum(shape.window_widths(length).values()))
-    begin = time.perf_counter()
+    begin, processor = time.perf_counter(), time.process_time()
     loss = model(**batch).loss
     loss.backward()
-    seconds, peak = time.perf_counter() - begin, resident("VmHWM")
+    seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - processor
+    peak = resident("VmHWM")
     watch.stop()
     reset_peak()
     save_file({name: p.grad for name, p in model.named_parameters() if p.grad is not None}, settings["gradients"])
@@ -50,7 +51,8 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     optimizer.step()
     peak = max(peak, resident("VmHWM"))
     result = {"loss": loss.item(), "base_bytes": base, "peak_bytes": peak - base, "windows": watch.windows}
-    return result | {"seconds": seconds, "step_seconds": time.perf_counter() - begin, "forwards": watch.forwards()}
+    result |= {"seconds": seconds, "cpu_seconds": cpu_seconds, "step_seconds": time.perf_counter() - begin}
+    return result | {"forwards": watch.forwards()}
 
 
 class Watch:

@@ -151,13 +151,13 @@ def speeds(settings):
 
 
 def test_speed_says_what_was_measured(tmp_path):
-    plan = speed.plan(arguments(longest=262144))
+    plan = speed.plan(arguments())
     assert [cell.settings["variant"] for cell in plan[: len(NAMES)]] == list(NAMES), "interleaved"
     rows = made_up(plan, speeds)
     text = speed.table(rows, Shape())
     assert "| 4K | LED, HF gradient checkpointing | out of memory | – | – | – |" in text
     assert "| 16K | full backpropagation | 204.8 | 0.800 | 80 |" in text
-    assert "| 256K | 1966.1 | 1920.3 | 98 % | 100 |" in text
+    assert "| 16K | 122.9 | 118.2 | 96 % | 100 |" in text
     assert all(limit.passed for limit in speed.limits(rows))
     slow = made_up(
         plan, lambda settings: speeds(settings) | ({"seconds": 999.0} if settings["length"] == 16384 else {})
@@ -172,7 +172,7 @@ def memories(settings):
     grows = {"cached": 6000, "cached_disk": 20}.get(settings["variant"], 40000)
     saved = 3072.0 if settings["variant"] == "cached" else 39936.0
     return (
-        {"peak_bytes": grows * settings["length"] + 2**29}
+        {"peak_bytes": grows * settings["length"] + 2**29, "cpu_seconds": 0.005 * settings["length"]}
         if settings["probe"] == "step"
         else {"saved_per_token": saved}
     )
@@ -182,7 +182,8 @@ def test_memory_says_what_was_measured(tmp_path):
     plan = memory.plan(arguments(lengths=[16384, 65536], rounds=1, peer_limit=None, saved_length=8192))
     rows = made_up(plan, memories)
     text = memory.table(rows)
-    assert "| full backpropagation | 1,137 | – | – |" in text and "| **cached_ds** | 606 | 887 | 6,000 |" in text
+    assert "| full backpropagation | 1,137 | – | – | 5.00 |" in text
+    assert "| **cached_ds** | 606 | 887 | 6,000 | 5.00 → 5.00 |" in text
     assert "| **cached_ds** | 3,072 | 3,072 | 3,072 |" in text
     assert all(limit.passed and limit.value is not None for limit in memory.limits(rows, Shape()))
     assert "FAIL" in Limit("x", 2.0, 1.0).line() and "PASS" in Limit("x", 2.0, 1.0, at_least=True).line()
