@@ -1,13 +1,14 @@
-"""The plots of the benchmarks: step time and memory against document length, both axes logarithmic."""
+"""The plots of the benchmarks: step time and memory against document length, idle share against ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from results import Results, tokens
+from results import Results, Row, tokens
 from shape import Shape
 from variants import CACHED, NAMES, plain_title
 
@@ -87,3 +88,30 @@ def _axes(axes: Any, results: Results, *, title: str, ylabel: str) -> None:
     axes.set_xticks(lengths, [tokens(length) for length in lengths])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
+
+
+def balance(rows: list[Row], samplers: Sequence[str], path: Path) -> None:
+    """Idle share against ranks, a panel per data set: medians, and bars from the lowest to the highest."""
+    names = list(dict.fromkeys(row["data"] for row in rows))
+    figure = Figure(figsize=(3.2 * len(names), 3.6), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
+        ranks = sorted({row["ranks"] for row in rows if row["data"] == name})
+        for sampler, marker in zip(samplers, MARKERS.values(), strict=False):
+            shares = [sorted(values(rows, name, number, sampler, "idle_share")) for number in ranks]
+            middle = [statistics.median(each) for each in shares]
+            below = [center - each[0] for center, each in zip(middle, shares, strict=True)]
+            above = [each[-1] - center for center, each in zip(middle, shares, strict=True)]
+            axes.errorbar(ranks, middle, (below, above), marker=marker, capsize=3, label=sampler)
+        axes.set(xscale="log", title=f"lengths like {name}", xlabel="ranks", ylim=(0, 1))
+        axes.set_xticks(ranks, [str(number) for number in ranks])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("share of rank-time spent waiting")
+    figure.axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def values(rows: list[Row], name: str, ranks: int, sampler: str, field: str) -> list[float]:
+    """A field of all rows of one data set, number of ranks and sampler."""
+    place = (name, ranks, sampler)
+    return [row[field] for row in rows if (row["data"], row["ranks"], row["sampler"]) == place]

@@ -1,24 +1,29 @@
 """Orders documents so that all ranks have about the same number of tokens in every step.
 
 In every step the ranks wait for the one with the most tokens. With random batches of documents whose lengths differ a
-hundredfold most of the time is waiting; the share of rank-time lost, with t[s, r] the tokens of rank r in step s, is
+hundredfold most of the time is waiting; the share of rank-time lost, with t[s, r] the time of rank r in step s, is
 
     idle share = 1 - sum_s sum_r t[s, r] / (num_ranks * sum_s max_r t[s, r])
 
-Per epoch: shuffle the documents; cut them into pools of some steps each; sort a pool by length and cut it into steps
-of num_ranks * batch_size documents of similar length; deal a step's documents to the ranks, longest first, each to the
-rank with the fewest tokens; shuffle the steps. Documents left over from whole steps come last.
+Per epoch:
 
-The order is global: accelerate's `BatchSamplerShard` gives batch number step * num_ranks + r to rank r, and fills the
-last step with the epoch's first documents.
+1. Sort the documents by length. Each length is jittered a little for that, so that a document does not meet the same
+   others in every epoch.
+2. Take what is left over from whole steps out of the row, at a random place: that is the last step. accelerate fills it
+   with the epoch's first documents, so the epoch begins with the step that lay next to it, shortest documents first.
+3. Cut the others into steps of num_ranks * batch_size and shuffle the steps, but the one with the longest document
+   comes at once: so does a lack of memory.
+4. Deal a step's documents to the ranks, longest first, each to the rank with the fewest tokens.
 
-Ranks meet in every micro-step under FSDP2 and ZeRO-3, so the balance holds within micro-steps, whatever the
-accumulation.
+The order is global: accelerate's `BatchSamplerShard` gives batch number step * num_ranks + r to rank r. Ranks meet in
+every micro-step under FSDP2 and ZeRO-3, so the balance holds within micro-steps, whatever the accumulation.
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
+import math
 import random
 from collections.abc import Iterator, Sequence
 
@@ -29,17 +34,28 @@ class LengthBalancedSampler(Sampler[int]):
     """Yields every document's index once per epoch, balanced over ranks; the order depends on (seed, epoch) only."""
 
     def __init__(
-        self, lengths: Sequence[int], *, batch_size: int, num_ranks: int, seed: int = 0, pool_steps: int = 64
+        self, lengths: Sequence[int], *, batch_size: int, num_ranks: int, seed: int = 0, jitter: float = 0.04
     ) -> None:
-        """Take the documents' token counts; more steps in a pool give a better balance and a less random order."""
-        for name, value in (("batch_size", batch_size), ("num_ranks", num_ranks), ("pool_steps", pool_steps)):
+        """Take the documents' token counts.
+
+        Args:
+            lengths: Tokens of every document.
+            batch_size: Documents per rank and step.
+            num_ranks: Ranks that meet in every step.
+            seed: Of all that is random here.
+            jitter: By how much (standard deviation of the logarithm) lengths are changed before documents are sorted:
+                more gives a more random order and more waiting.
+        """
+        for name, value in (("batch_size", batch_size), ("num_ranks", num_ranks)):
             if value < 1:
                 raise ValueError(f"{name}={value} is refused; allowed is an integer >= 1")
+        if not 0 <= jitter < math.inf:
+            raise ValueError(f"jitter={jitter} is refused; allowed is a number >= 0")
         self.lengths = lengths
         self.batch_size = batch_size
         self.num_ranks = num_ranks
         self.seed = seed
-        self.pool_steps = pool_steps
+        self.jitter = jitter
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -49,51 +65,70 @@ class LengthBalancedSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         """Yield this epoch's order."""
         rng = random.Random(f"{self.seed},{self.epoch}")
-        documents = list(range(len(self.lengths)))
-        rng.shuffle(documents)
-        per_step = self.batch_size * self.num_ranks
-        num_steps = len(documents) // per_step
-        steps = [
-            self._deal(pool[start : start + per_step], rng=rng)
-            for pool in self._pools(documents, num_steps=num_steps)
-            for start in range(0, len(pool), per_step)
-        ]
-        rng.shuffle(steps)
-        yield from itertools.chain.from_iterable(steps)
-        yield from documents[num_steps * per_step :]
+        steps, last = self._cut(self._by_length(rng), rng=rng)
+        for number, step in enumerate(steps):
+            hands = self._deal(step)
+            if number > 0:
+                rng.shuffle(hands)  # or rank 0 would always hold the shortest document
+            yield from itertools.chain.from_iterable(hands)
+        yield from last
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration yields."""
         self.epoch = epoch
 
-    def _pools(self, documents: list[int], *, num_steps: int) -> Iterator[list[int]]:
-        """Cut the documents of whole steps into pools of nearly equal size, each sorted by length."""
-        num_pools = -(-num_steps // self.pool_steps)
+    def _by_length(self, rng: random.Random) -> list[int]:
+        """Sort the documents by jittered length; equal ones come in random order."""
+        documents = list(range(len(self.lengths)))
+        rng.shuffle(documents)
+        jittered = [math.log(max(1, length)) + rng.gauss(0, self.jitter) for length in self.lengths]
+        return sorted(documents, key=jittered.__getitem__)
+
+    def _cut(self, documents: list[int], *, rng: random.Random) -> tuple[list[list[int]], list[int]]:
+        """Cut sorted documents into whole steps, in the order of the epoch, and the incomplete last one."""
         per_step = self.batch_size * self.num_ranks
-        bounds = [number * num_steps // num_pools * per_step for number in range(num_pools + 1)] if num_pools else []
-        for start, end in itertools.pairwise(bounds):
-            yield sorted(documents[start:end], key=self.lengths.__getitem__)
+        num_steps, leftover = divmod(len(documents), per_step)
+        place = rng.randrange(max(1, num_steps))
+        start, end = place * per_step, place * per_step + leftover
+        last, others = documents[start:end], documents[:start] + documents[end:]
+        rng.shuffle(last)
+        steps = [others[i : i + per_step] for i in range(0, len(others), per_step)]
+        first = steps[place : place + 1]
+        del steps[place : place + 1]
+        rng.shuffle(steps)
+        longest = max(others, key=self.lengths.__getitem__, default=None)
+        steps.sort(key=lambda step: longest not in step)
+        return first + steps, last
 
-    def _deal(self, documents: list[int], *, rng: random.Random) -> list[int]:
-        """Order one step's documents by rank, `batch_size` to each, with token sums as equal as greed makes them."""
+    def _deal(self, documents: list[int]) -> list[list[int]]:
+        """Hand `batch_size` documents to each rank, token sums as equal as greed makes them; smallest sum first."""
         hands: list[list[int]] = [[] for _ in range(self.num_ranks)]
-        tokens = [0] * self.num_ranks
+        open_hands = [(0, rank) for rank in range(self.num_ranks)]
         for document in sorted(documents, key=self.lengths.__getitem__, reverse=True):
-            open_ranks = (rank for rank, hand in enumerate(hands) if len(hand) < self.batch_size)
-            rank = min(open_ranks, key=tokens.__getitem__)
+            tokens, rank = heapq.heappop(open_hands)
             hands[rank].append(document)
-            tokens[rank] += self.lengths[document]
-        rng.shuffle(hands)  # or rank 0 would always hold the longest document
-        return list(itertools.chain.from_iterable(hands))
+            if len(hands[rank]) < self.batch_size:
+                heapq.heappush(open_hands, (tokens + self.lengths[document], rank))
+        return sorted(hands, key=lambda hand: sum(self.lengths[document] for document in hand))
 
 
-def idle_share(lengths: Sequence[int], order: Sequence[int], *, batch_size: int, num_ranks: int) -> float:
-    """Return the share of rank-time spent waiting for the slowest rank of each step, where a token costs one unit."""
+def idle_share(
+    lengths: Sequence[int], order: Sequence[int], *, batch_size: int, num_ranks: int, fixed_tokens: float = 0
+) -> float:
+    """Return the share of rank-time spent waiting for the slowest rank of each step.
+
+    Args:
+        lengths: Tokens of every document.
+        order: The documents in the order of the epoch.
+        batch_size: Documents per rank and step.
+        num_ranks: Ranks that meet in every step.
+        fixed_tokens: What a step costs beside its tokens, in the time of as many tokens.
+    """
     per_step = batch_size * num_ranks
     missing = -len(order) % per_step
     filled = [
         lengths[document] for document in itertools.chain(order, itertools.islice(itertools.cycle(order), missing))
     ]
-    tokens = [sum(filled[start : start + batch_size]) for start in range(0, len(filled), batch_size)]
-    slowest = sum(max(tokens[start : start + num_ranks]) for start in range(0, len(tokens), num_ranks))
-    return 1 - sum(tokens) / (num_ranks * slowest)
+    work = [fixed_tokens + sum(filled[start : start + batch_size]) for start in range(0, len(filled), batch_size)]
+    slowest = sum(max(work[start : start + num_ranks]) for start in range(0, len(work), num_ranks))
+    return 1 - sum(work) / (num_ranks * slowest)
