@@ -20,7 +20,7 @@ from torch import Tensor
 from cached_ds.config import CachedConfig
 
 SHARE = 0.8  # of measured free memory: allocators do not use the last of it
-GAIN = 0.95  # twice as many windows per pass take twice the memory: they must be clearly faster, not by what noise does
+GAIN = 0.985  # twice as many windows per pass must be at least this much faster
 TRIALS = 3  # of each number, in turn: what disturbs a machine only ever makes it slower, so the best one counts
 MAX_WINDOWS = 64
 logger = logging.getLogger(__name__)
