@@ -2,8 +2,8 @@
 
     make speed        # or: .venv/bin/python benchmarks/speed.py [--lengths 4096 16384] [--rounds 5 3] [--resume] ...
 
-Each cell is one step (forward and backward) of a document after a warm-up; as many windows at once as is fastest, for
-cached_ds and for the peers that can. Ratios are medians of ratios within one round. `cached` cells also time the
+Each cell is one step (forward and backward) of a document after a warm-up; four windows at once for cached_ds and for
+the peers that can. Ratios are medians of ratios within one round. `cached` cells also time the
 encoder, and its matmuls alone right before and after the step: the machine's own rate. The FLOP model divided by that
 rate is the time that arithmetic alone would take. Prints tables and PASS or FAIL for every promise, writes speed.md,
 speed.json, speed.png; exits with 1 where a promise is broken.
