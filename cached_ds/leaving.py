@@ -33,16 +33,18 @@ def leave() -> None:
     dist.barrier()
     rank = dist.get_rank()
     dist.destroy_process_group()
-    _end(rank, code=0)
+    remove_shared_buffer(rank)
+    _end(code=0)
 
 
 def give_up(code: int) -> NoReturn:
     """End this process with `code`, without waiting for the other ranks: they see it go."""
-    _end(dist.get_rank() if dist.is_initialized() else 0, code=code)
+    if dist.is_initialized():
+        remove_shared_buffer(dist.get_rank())
+    _end(code=code)
 
 
-def _end(rank: int, *, code: int) -> NoReturn:
-    remove_shared_buffer(rank)
+def _end(*, code: int) -> NoReturn:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
