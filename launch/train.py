@@ -5,28 +5,29 @@
     torchrun --nproc_per_node 2 launch/train.py --model_name_or_path ... --train_file ...
     accelerate launch --config_file ds_configs/fsdp.yaml launch/train.py --model_name_or_path ... --train_file ...
 
-Flags and output files are those of transformers' `run_summarization.py`. Bad input ends every rank with exit code 2 and
+The scripts beside this file start it on many nodes. Flags and output files are those of transformers'
+`run_summarization.py`. Bad input ends every rank with exit code 2 and
 one sentence, before any work.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import transformers
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from cached_ds import CachedSeq2SeqTrainer, report
+from cached_ds import CachedSeq2SeqTrainer, rank_logs, report, resuming
 from cached_ds.arguments import Arguments, parse
 from cached_ds.build import build_data, build_model
 from cached_ds.data import WholeDocumentCollator
-from cached_ds.leaving import leave
+from cached_ds.leaving import give_up, leave
 from cached_ds.metrics import decode, summary_metrics
+from cached_ds.ranks import Place
+from cached_ds.startup import begin
 
 
 def main(argv: Sequence[str]) -> None:
@@ -36,10 +37,14 @@ def main(argv: Sequence[str]) -> None:
 
 
 def work(argv: Sequence[str]) -> None:
-    """Parse, build, train, evaluate, predict."""
-    with user_errors():
+    """Meet the other ranks, parse, build, train, evaluate, predict."""
+    place = None
+    with user_errors(place):
+        place = begin(argv)
+    with user_errors(place):
         arguments = parse(argv)
-        set_up_logging(arguments)
+        training = arguments.training
+        rank_logs.set_up(place, training.output_dir, library_level=training.get_process_log_level())
         set_seed(arguments.training.seed)
         splits, tokenizer = build_data(arguments)
         model = build_model(arguments, tokenizer)
@@ -65,28 +70,20 @@ def metrics_for(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Cal
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
+def user_errors(place: Place | None) -> Iterator[None]:
     """Turn an error that the user can mend into one sentence and exit code 2."""
     try:
         yield
     except (ValueError, OSError) as error:
-        print(f"train.py: error: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
-
-
-def set_up_logging(arguments: Arguments) -> None:
-    """Rank 0 speaks, the others only warn."""
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
-    logging.getLogger("cached_ds").setLevel(logging.INFO if arguments.training.should_log else logging.WARNING)
-    transformers.logging.set_verbosity(arguments.training.get_process_log_level())
-    transformers.logging.enable_default_handler()
+        print(f"train.py: error: {rank_logs.whereabouts(place)}{error}", file=sys.stderr, flush=True)
+        give_up(2)
 
 
 def run(trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments) -> None:
     """What `--do_train`, `--do_eval` and `--do_predict` ask for, each with its files."""
     training = arguments.training
     if training.do_train:
-        train(trainer, splits["train"], training.resume_from_checkpoint)
+        train(trainer, splits["train"])
     if training.do_eval:
         metrics = trainer.evaluate(metric_key_prefix="eval") | {"eval_samples": len(splits["validation"])}
         save_metrics(trainer, "eval", metrics)
@@ -96,9 +93,9 @@ def run(trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments
         print(f"curves: {report.draw(training.output_dir)}")
 
 
-def train(trainer: CachedSeq2SeqTrainer, documents: Dataset, checkpoint: str | None) -> None:
+def train(trainer: CachedSeq2SeqTrainer, documents: Dataset) -> None:
     """Train, and save the model as `from_pretrained` reads it."""
-    result = trainer.train(resume_from_checkpoint=True if str(checkpoint).lower() == "true" else checkpoint)
+    result = trainer.train(resume_from_checkpoint=resuming.checkpoint(trainer.args))
     trainer.save_model()
     save_metrics(trainer, "train", result.metrics | {"train_samples": len(documents)})
     trainer.save_state()

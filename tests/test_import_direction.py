@@ -11,7 +11,7 @@ from repo import ROOT, parsed, shown, source_files
 # Data flows one way: a module of cached_ds imports from its own line or from a line above it.
 # A new module gets its place here.
 LAYERS = (
-    ("names", "config_files", "offload"),
+    ("names", "config_files", "offload", "mpi"),
     ("config",),
     ("windows", "streams", "autocast", "families", "guards", "swapping", "attention", "budget", "compiled"),
     ("replay", "cutting", "source"),
@@ -22,8 +22,11 @@ LAYERS = (
     ("folded",),
     ("attach",),
     ("ds_config", "zero", "fsdp"),
-    ("sampler", "progress", "metrics", "data", "shapes", "summarize", "report", "leaving"),
-    ("trainer", "command_line"),
+    ("sampler", "progress", "metrics", "data", "shapes", "summarize", "report", "leaving", "ranks", "resuming"),
+    ("trainer", "command_line", "rank_logs"),
+    ("agreement",),
+    ("rendezvous",),
+    ("startup",),
     ("arguments",),
     ("build",),
     ("cli", "__init__"),

@@ -1,0 +1,53 @@
+# The environment of every rank, in one place: each script of this folder reads this file. Set a name before you call a
+# script, or edit it here, on all nodes alike.
+#   CACHED_DS_INTERFACE=eth0       the network interface between the nodes (`ip -br address` lists them)
+#   CACHED_DS_JOIN_TIMEOUT=300     seconds until ranks that do not arrive are named
+#   CACHED_DS_BIN=.venv/bin        the folder of python, deepspeed, torchrun and accelerate
+#   OMP_NUM_THREADS=1              threads of each rank outside the device
+
+CACHED_DS_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+export CACHED_DS_BIN="${CACHED_DS_BIN:-$CACHED_DS_ROOT/.venv/bin}"
+export PATH="$PATH:$CACHED_DS_BIN" # last: a cluster's own mpirun comes before one from pip
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+export CACHED_DS_JOIN_TIMEOUT="${CACHED_DS_JOIN_TIMEOUT:-300}"
+if [ -n "${CACHED_DS_INTERFACE:-}" ]; then
+  export CACHED_DS_INTERFACE
+  export NCCL_SOCKET_IFNAME="$CACHED_DS_INTERFACE" GLOO_SOCKET_IFNAME="$CACHED_DS_INTERFACE"
+fi
+if [ ! -x "$CACHED_DS_BIN/python" ]; then
+  echo "$0: no python in $CACHED_DS_BIN; run \`make install\`, or set CACHED_DS_BIN" >&2
+  exit 2
+fi
+
+# What the scripts share.
+
+# Print the comment at the head of a script, and end with exit code 2.
+usage() {
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$1" >&2
+  exit 2
+}
+
+are_numbers() {
+  local word
+  for word; do [[ "$word" =~ ^[0-9]+$ ]] || return 1; done
+}
+
+# DeepSpeed would run on this host alone if the file did not exist.
+need_hostfile() {
+  [ -f "$1" ] && [ -n "$(first_host "$1")" ] && return
+  echo "$0: hostfile $1: no such file, or no line such as 'node1 slots=8' in it" >&2
+  exit 2
+}
+
+first_host() {
+  awk '!/^[[:space:]]*(#|$)/ {print $1; exit}' "$1"
+}
+
+# The variables that Open MPI should hand over to other hosts.
+mpi_exports() {
+  compgen -e | grep -E '^(CACHED_DS_|GLOO_|NCCL_|OMP_NUM_THREADS|MASTER_|TORCH_|PATH$)' | sed 's/^/-x /' | tr '\n' ' '
+}
+
+interface_address() {
+  ip -4 -oneline address show dev "$CACHED_DS_INTERFACE" | awk '{sub("/.*", "", $4); print $4; exit}'
+}
