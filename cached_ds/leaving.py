@@ -22,8 +22,8 @@ import torch.distributed as dist
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def leave() -> None:
-    """Wait for the other ranks and end this process with exit code 0; without a process group, only return.
+def leave(code: int = 0) -> None:
+    """Wait for the other ranks and end this process with this exit code; without a process group, only return.
 
     Call it last, once all files are written: nothing after it runs, `finally` blocks included.
     """
@@ -36,7 +36,7 @@ def leave() -> None:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def remove_shared_buffer(rank: int) -> None:
