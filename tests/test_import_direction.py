@@ -25,7 +25,7 @@ LAYERS = (
     ("sampler", "progress", "metrics", "data", "shapes", "summarize", "report", "leaving"),
     ("trainer", "command_line"),
     ("arguments",),
-    ("build",),
+    ("build", "doctor"),
     ("cli", "__init__"),
 )
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
