@@ -224,7 +224,7 @@ def test_an_output_folder_that_cannot_be_written(ranks, folder):
 
 
 def wait_alone():
-    place = visit.begin([], Limits(timeout=0.5))
+    place = visit.begin([], Limits(timeout=2))
     if dist.get_rank() == 0:
         with pytest.raises(TimeoutError) as caught:
             place.wait()
