@@ -87,6 +87,21 @@ class _Parser(HfArgumentParser):
         raise ValueError(message)
 
 
+def _parser() -> _Parser:
+    groups: Any = (ModelArguments, DataArguments, CachedArguments, Seq2SeqTrainingArguments)
+    return _Parser(groups, allow_abbrev=False)
+
+
+def read_flags(argv: Sequence[str]) -> list[str]:
+    """The command line as flags in one spelling, a leading recipe opened; values are not looked at.
+
+    Raises:
+        ValueError: as `normalise`.
+    """
+    actions = _parser()._actions
+    return normalise(argv, {name: tuple(action.choices or ()) for action in actions for name in action.option_strings})
+
+
 def parse(argv: Sequence[str]) -> Arguments:
     """Read the command line.
 
@@ -94,16 +109,12 @@ def parse(argv: Sequence[str]) -> Arguments:
         ValueError: an unknown flag or recipe key (with the nearest known one), a value that is not allowed, a missing
             file, keys that DeepSpeed does not know.
     """
-    groups: Any = (ModelArguments, DataArguments, CachedArguments, Seq2SeqTrainingArguments)
-    parser = _Parser(groups, allow_abbrev=False)
-    flags = normalise(
-        argv, {name: tuple(action.choices or ()) for action in parser._actions for name in action.option_strings}
-    )
+    flags = read_flags(argv)
     if (deepspeed_file := value_of(flags, "--deepspeed")) is not None:
         ds_config.load(deepspeed_file)
     if not torch.accelerator.is_available():
         flags.append("--use_cpu")  # without it every rank on such a machine believes that it is alone
-    model, data, cached, training = parser.parse_args_into_dataclasses(flags)
+    model, data, cached, training = _parser().parse_args_into_dataclasses(flags)
     training.generation_num_beams = model.num_beams or training.generation_num_beams
     training.generation_max_length = (
         training.generation_max_length or data.val_max_target_length or data.max_target_length

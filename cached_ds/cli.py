@@ -1,25 +1,40 @@
-"""The console script `cached-ds`: what one does around a training run. Training itself is launch/train.py."""
+"""The console script `cached-ds`: what one does around a training run. Training itself is launch/train.py.
+
+torchrun --nproc_per_node 2 --no-python cached-ds doctor recipe.yaml      before it
+cached-ds report runs/quickstart                                          after it
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cached_ds import report
+import torch.distributed as dist
+
+from cached_ds import doctor, report
+from cached_ds.leaving import give_up, leave
 from cached_ds.summarize import summarize_files
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 2 for bad input."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    words = sys.argv[1:] if argv is None else argv
+    # DeepSpeed's launcher puts --local_rank=N first; the environment says it too.
+    arguments, rest = parser.parse_known_args([word for word in words if not word.startswith("--local_rank=")])
+    if rest and arguments.run is not _doctor:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.rest = rest
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except (ValueError, OSError) as error:
-        print(f"cached-ds: error: {error}", file=sys.stderr)
+        print(f"cached-ds: error: {error}", file=sys.stderr, flush=True)
+        if dist.is_initialized():
+            give_up(2)
         return 2
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,7 +52,28 @@ def _parser() -> argparse.ArgumentParser:
         "--max_target_length", type=int, default=128, help="longest summary in tokens (default: 128)"
     )
     summarize.set_defaults(run=_summarize)
+    examine = commands.add_parser(
+        "doctor",
+        help="examine all ranks before a long run",
+        description="Run it on every rank, under the run's own launcher and with the run's own flags or recipe, which "
+        "are checked too. Exit code 0: healthy; 1: the ranks at fault are named; 2: not all ranks could be examined.",
+        usage="cached-ds doctor [LIMITS] [recipe.yaml] [flags of launch/train.py]",
+        allow_abbrev=False,
+    )
+    doctor.add_flags(examine)
+    examine.set_defaults(run=_doctor)
     return parser
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    names = [field.name for field in dataclasses.fields(doctor.Limits)]
+    limits = doctor.Limits(**{name: getattr(arguments, name) for name in names})
+    examination = doctor.examine(arguments.rest, limits)
+    if examination.rank == 0:
+        print(examination.text, flush=True)
+    code = 0 if examination.healthy else 1
+    leave(code)
+    return code
 
 
 def _summarize(arguments: argparse.Namespace) -> None:
@@ -50,3 +86,7 @@ def _summarize(arguments: argparse.Namespace) -> None:
     )
     for path, summary in summaries:
         print(f"{path}: {summary}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -23,8 +23,8 @@ import torch.distributed as dist
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def leave() -> None:
-    """Wait for the other ranks and end this process with exit code 0; without a process group, only return.
+def leave(code: int = 0) -> None:
+    """Wait for the other ranks and end this process with this exit code; without a process group, only return.
 
     Call it last, once all files are written: nothing after it runs, `finally` blocks included.
     """
@@ -34,7 +34,7 @@ def leave() -> None:
     rank = dist.get_rank()
     dist.destroy_process_group()
     remove_shared_buffer(rank)
-    _end(code=0)
+    _end(code=code)
 
 
 def give_up(code: int) -> NoReturn:

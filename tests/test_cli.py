@@ -1,4 +1,4 @@
-"""The console script `cached-ds`: report and summarize, as a user calls them."""
+"""The console script `cached-ds`: report, summarize and doctor, as a user calls them."""
 
 from __future__ import annotations
 
@@ -54,3 +54,32 @@ def test_summarize_refuses_what_it_cannot_read(tmp_path, capsys, content, messag
     assert main(["summarize", "no-model-is-loaded", str(path)]) == 2
     error = capsys.readouterr().err
     assert message in error and "a.txt" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--min_disk", "lots"], "argument --min_disk: 'lots' is refused; allowed are bytes, or a size such as 1GiB"),
+        (["--max_skew", "-1"], "argument --max_skew: '-1' is refused; allowed is a number above 0"),
+        (["--min_open_files", "few"], "argument --min_open_files: invalid int value: 'few'"),
+    ],
+)
+def test_doctor_refuses_limits_that_are_none(capsys, words, message):
+    with pytest.raises(SystemExit) as caught:
+        main(["doctor", *words])
+    assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_doctor_says_what_train_would_refuse(capsys):
+    calm = ["--min_disk", "1", "--min_memory", "1", "--min_open_files", "1"]
+    assert main(["doctor", *calm, "--windw", "3"]) == 1
+    shown = capsys.readouterr().out
+    assert "unknown flag '--windw': did you mean '--window'?" in shown
+    assert main(["--local_rank=0", "doctor", *calm]) == 0, "as DeepSpeed's launcher puts it"
+    assert capsys.readouterr().out.strip().splitlines()[-1].startswith("healthy")
+
+
+def test_other_commands_take_no_further_words(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["report", "somewhere", "--windw", "3"])
+    assert caught.value.code == 2 and "unrecognized arguments: --windw 3" in capsys.readouterr().err

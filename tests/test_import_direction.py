@@ -28,7 +28,7 @@ LAYERS = (
     ("rendezvous",),
     ("startup",),
     ("arguments",),
-    ("build",),
+    ("build", "doctor"),
     ("cli", "__init__"),
 )
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}

@@ -1,0 +1,12 @@
+"""Doctor: is every rank fit for the run? Each is examined, all are compared, and who is at fault is named.
+
+1. Every rank takes the same checks in the same order; what a check raises is that rank's finding, so that no rank
+   leaves the others waiting in a collective. Every wait has an end.
+2. All facts go to all ranks, each of which judges them by the same pure functions: all leave with the same exit code.
+3. Rank 0 shows the table.
+"""
+
+from cached_ds.doctor.examination import Examination, examine
+from cached_ds.doctor.visit import Limits, add_flags
+
+__all__ = ["Examination", "Limits", "add_flags", "examine"]

@@ -1,0 +1,99 @@
+"""Examination: all checks on this rank, all ranks' facts together, and the verdict."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from cached_ds import ranks, rendezvous
+from cached_ds.doctor import clock, files, machine, network, software, table
+from cached_ds.doctor.check import Check, Facts, Finding
+from cached_ds.doctor.visit import Limits, Visit, begin
+
+CHECKS = (
+    software.VERSIONS, software.CODE, machine.DEVICES, machine.CORES, machine.MEMORY, machine.DISK, machine.LIMITS,
+    clock.CLOCK, network.NETWORK, files.FILES, files.OUTPUT, software.ARGUMENTS,
+)  # fmt: skip
+FAILED = "failed"  # in the place of facts: what the check raised
+UNKNOWN = {FAILED: "does not know this check: it runs other code"}
+
+
+@dataclass(frozen=True)
+class Examination:
+    """The verdict on all ranks.
+
+    Attributes:
+        rank: this one.
+        healthy: no faults; warnings do not count.
+        text: the table.
+    """
+
+    rank: int
+    healthy: bool
+    text: str
+
+
+def examine(argv: list[str], limits: Limits) -> Examination:
+    """Examine this rank and compare it with the others; call it on all ranks.
+
+    Args:
+        argv: the command line of the run to come, as launch/train.py takes it; empty: its files are not looked at.
+        limits: what counts as healthy.
+
+    Raises:
+        ValueError: some ranks did not come, or what `ranks.discover` refuses.
+        TimeoutError: some ranks do not answer any more.
+    """
+    join(limits)
+    visit = begin(argv, limits)
+    everything = visit.gather({"host": visit.host, "facts": {check.name: attempt(check, visit) for check in CHECKS}})
+    hosts = {rank: report["host"] for rank, report in enumerate(everything)}
+    facts = {rank: report["facts"] for rank, report in enumerate(everything)}
+    rows = [
+        judge(check, {rank: own.get(check.name, UNKNOWN) for rank, own in facts.items()}, limits) for check in CHECKS
+    ]
+    healthy = all(row.verdict != "FAULT" for row in rows)
+    return Examination(visit.rank, healthy, table.write(rows, hosts))
+
+
+def join(limits: Limits) -> None:
+    """Meet the ranks that the launcher has started, unless there is a process group or nobody to meet.
+
+    Ranks may differ here: what differs is for the table to say.
+    """
+    place = ranks.discover(os.environ)
+    if place is None or dist.is_initialized():
+        return
+    ranks.announce(place, os.environ)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    wait = limits.timeout
+    rendezvous.join(place, facts={}, backend=backend, patience=wait, timeout=timedelta(seconds=wait))
+
+
+def attempt(check: Check, visit: Visit) -> Facts:
+    """This rank's facts, or what went wrong when they were looked for."""
+    try:
+        return check.measure(visit)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        return {FAILED: str(error) or type(error).__name__}
+
+
+def judge(check: Check, facts: Mapping[int, dict[str, Any]], limits: Limits) -> table.Row:
+    """The row of one check."""
+    findings = [Finding(rank=rank, text=own[FAILED]) for rank, own in sorted(facts.items()) if FAILED in own]
+    reports = {rank: own for rank, own in facts.items() if own and FAILED not in own}
+    if reports:
+        findings += check.judge(reports, limits)
+    return table.Row(name=check.name, text=_text(check, reports, findings), findings=findings)
+
+
+def _text(check: Check, reports: Mapping[int, Facts], findings: Sequence[Finding]) -> str:
+    if reports:
+        return check.show(reports)
+    return "" if findings else "nothing to check"
