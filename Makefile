@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 BUILD_OPS := from deepspeed.ops.op_builder import ShareMemCommBuilder; ShareMemCommBuilder().load()
 
-.PHONY: install quickstart test parity memory speed longest check clean
+.PHONY: install quickstart test parity memory speed longest scaling check clean
 
 install: $(STAMP)
 
@@ -48,6 +48,9 @@ speed: install
 
 longest: install
 	$(PYTHON) benchmarks/longest.py $(FLAGS)
+
+scaling: install
+	$(PYTHON) benchmarks/scaling.py $(FLAGS)
 
 check: install
 	$(BIN)/ruff check .
