@@ -41,7 +41,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     for number in range(settings["steps"]):
         meet(store, f"step {number}", settings["ranks"])
         times.append(timed(trainer, work))
-    meet(store, "end", settings["ranks"])  # the store lives in rank 0
+    part(store, settings["ranks"])
     seconds, cpu_seconds = ([time[part] for time in times] for part in (0, 1))
     return {"counted": counted, "seconds": seconds, "cpu_seconds": cpu_seconds}
 
@@ -104,13 +104,21 @@ def timed(trainer: Alone, work: Batch) -> tuple[float, float]:
     return time.perf_counter() - begin, time.process_time() - cpu
 
 
-def meet(store: dist.Store | None, name: str, ranks: int) -> None:
-    """Wait for the other ranks, without a process group; where there is no store nobody else is there."""
-    if store is None:
-        return
+def meet(store: dist.Store, name: str, ranks: int) -> None:
+    """Wait for the other ranks, without a process group."""
     if store.add(name, 1) == ranks:
         store.set(f"{name}: all", "")
     store.wait([f"{name}: all"])
+
+
+def part(store: dist.Store | None, ranks: int) -> None:
+    """Leave the other ranks: rank 0, where the store lives, goes last."""
+    if store is None or ranks == 1:
+        return
+    if rank := int(os.environ["RANK"]):
+        store.set(f"rank {rank} is done", "")
+    else:
+        store.wait([f"rank {other} is done" for other in range(1, ranks)])
 
 
 if __name__ == "__main__":

@@ -203,6 +203,17 @@ def test_tables_and_plot_say_what_was_measured(tmp_path):
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
 
 
+def test_the_benchmark_from_flags_to_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scaling, "discover", lambda: None)
+    monkeypatch.setattr(cells, "run", lambda cell, machine, environment: made_up(cell.settings)["ranks"][0])  # noqa: ARG005
+    command = ["scaling.py", "--cores", "0", "1", "--output_dir", str(tmp_path), "--rounds", "2", "--counted"]
+    monkeypatch.setattr(sys, "argv", command)
+    assert scaling.main() == 0
+    assert capsys.readouterr().out.count("PASS") == 5 + 4 + 10 + 1
+    assert {path.name for path in tmp_path.iterdir()} == {"scaling.md", "scaling.json", "scaling.png"}
+    assert (tmp_path / "scaling.md").read_text(encoding="utf-8").count("\n| 2 | 2 |") == 1 + len(ENGINES)
+
+
 def failing(rows):
     return [limit.what for limit in scaling_report.limits(rows) if not limit.passed]
 
