@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 BUILD_OPS := from deepspeed.ops.op_builder import ShareMemCommBuilder; ShareMemCommBuilder().load()
 
-.PHONY: install quickstart test parity memory speed longest balance check clean
+.PHONY: install quickstart test parity memory speed longest balance scaling check clean
 
 install: $(STAMP)
 
@@ -51,6 +51,9 @@ longest: install
 
 balance: install
 	$(PYTHON) benchmarks/balance.py $(FLAGS)
+
+scaling: install
+	$(PYTHON) benchmarks/scaling.py $(FLAGS)
 
 check: install
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,8 @@ class Cell:
 
     def describe(self) -> str:
         """For the progress bar."""
-        return f"{self.settings.get('variant', self.script)} {self.settings['length']} round {self.round + 1}"
+        ranks = f" x {self.settings['ranks']}" if "ranks" in self.settings else ""
+        return f"{self.settings.get('variant', self.script)}{ranks} {self.settings['length']} round {self.round + 1}"
 
 
 class Store:
@@ -94,7 +95,9 @@ class Store:
         draft.replace(self.path)
 
 
-def run(cell: Cell, machine: Machine, *, show_stderr: bool = False) -> dict[str, Any]:
+def run(
+    cell: Cell, machine: Machine, *, show_stderr: bool = False, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The result of a cell from a fresh process; `{"failed": reason}` where there is none."""
     command = [sys.executable, str(HERE / cell.script), json.dumps(cell.settings)]
     pipe = None if show_stderr else subprocess.PIPE
@@ -104,7 +107,7 @@ def run(cell: Cell, machine: Machine, *, show_stderr: bool = False) -> dict[str,
             stdout=subprocess.PIPE,
             stderr=pipe,
             text=True,
-            env=machine.environment(),
+            env={**machine.environment(), **(environment or {})},
             timeout=machine.timeout,
             preexec_fn=machine.confine,
             check=False,
@@ -117,7 +120,12 @@ def run(cell: Cell, machine: Machine, *, show_stderr: bool = False) -> dict[str,
 
 
 def run_all(
-    cells: Sequence[Cell], machine: Machine, store: Store, *, after_each: Callable[[list[dict[str, Any]]], None]
+    cells: Sequence[Cell],
+    machine: Machine,
+    store: Store,
+    *,
+    after_each: Callable[[list[dict[str, Any]]], None],
+    run: Callable[[Cell, Machine], dict[str, Any]] = run,
 ) -> None:
     """Run the cells in their order, but those that `store` has; `after_each` gets all rows after every cell."""
     with tqdm(total=len(cells), unit="cell") as bar:
