@@ -11,6 +11,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 [ $# -ge 5 ] && are_numbers "${@:1:3}" || usage "$0"
 
+need_port "$4" "${MASTER_PORT:-29500}"
 cd "$CACHED_DS_ROOT"
 "$CACHED_DS_BIN/accelerate" launch --config_file "${FSDP_CONFIG:-ds_configs/fsdp.yaml}" --num_machines "$1" --num_processes $(($1 * $2)) \
   --machine_rank "$3" --main_process_ip "$4" --main_process_port "${MASTER_PORT:-29500}" launch/train.py "${@:5}"

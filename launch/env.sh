@@ -43,6 +43,15 @@ first_host() {
   awk '!/^[[:space:]]*(#|$)/ {print $1; exit}' "$1"
 }
 
+# Refuse a port of the master that another program has: torch would wait for its answer for ever.
+need_port() {
+  timeout 10 bash -c "true > /dev/tcp/$1/$2" 2> /dev/null || return 0 # nobody is there yet
+  timeout "$CACHED_DS_JOIN_TIMEOUT" "$CACHED_DS_BIN/python" -c "from torch.distributed import TCPStore
+TCPStore('$1', $2, wait_for_workers=False)" > /dev/null 2>&1 && return
+  echo "$0: port $2 of $1 is in use by another program; choose another MASTER_PORT" >&2
+  exit 2
+}
+
 # The variables that Open MPI should hand over to other hosts.
 mpi_exports() {
   compgen -e | grep -E '^(CACHED_DS_|GLOO_|NCCL_|OMP_NUM_THREADS|MASTER_|TORCH_|PATH$)' | sed 's/^/-x /' | tr '\n' ' '

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 import workshop
+from hosts import two_hosts
 from ranks import Ranks
 from torch.utils.cpp_extension import get_default_build_root
 
@@ -66,6 +68,15 @@ def zero_ops():
 def zero_ranks(ranks, zero_ops):  # noqa: ARG001
     """The same pool, once DeepSpeed's shared-memory op is built."""
     return ranks
+
+
+@pytest.fixture(scope="session")
+def hosts():
+    """Two hosts made of namespaces, or loopback addresses with a warning."""
+    with two_hosts() as found:
+        if not found.isolated:
+            warnings.warn(f"namespaces are not allowed here: the hosts are {', '.join(found.names)}", stacklevel=1)
+        yield found
 
 
 @pytest.fixture(scope="session")

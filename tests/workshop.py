@@ -7,22 +7,20 @@ equally long, so the gradient of a step does not depend on the order of the docu
 from __future__ import annotations
 
 import json
-import os
 import random
 import socket
 import subprocess
-import sys
-from pathlib import Path
 
 import oracle
 import tiny
 import torch
+from repo import ROOT
+from running import BIN as BIN
+from running import environment
 from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
 
 from cached_ds.data import train_tokenizer
 
-ROOT = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
 WINDOW, LEARNING_RATE, CLIP, STEPS = 16, 0.5, 1.0, 3
 LENGTHS = (9, 14, 40, 100, 180, 500)  # words: from 1 to 36 windows
 WORDS = [f"word{number}" for number in range(30)]
@@ -62,13 +60,11 @@ def flags(folder, output, **changes):
     return [str(word) for name, value in values.items() for word in (f"--{name}", value)]
 
 
-def launch(command, *, timeout=150, **environment):
-    """Run a command with this environment's programs first on the path; return the finished process, output as text."""
-    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests"), **environment}
+def launch(command, *, timeout=150, **changes):
+    """Run a command in this environment, with changes; return the finished process, output as text."""
     return subprocess.run(
-        [str(word) for word in command],
-        cwd=ROOT, env=env, timeout=timeout, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        [str(word) for word in command], cwd=ROOT, env=environment(**changes), timeout=timeout, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
 
 
