@@ -21,6 +21,8 @@ import cells
 import torch.distributed as dist
 from cells import Cell, Machine
 
+from cached_ds import ranks
+
 PROGRAMS = Path(sys.executable).parent  # DeepSpeed looks for ninja on the path
 MARGIN = 600  # seconds between a cell's timeout and that of the ranks that wait for it
 Result = dict[str, Any]
@@ -78,9 +80,9 @@ class Local:
     def run(self, cell: Cell, machine: Machine) -> Result:
         """The joint result of a cell."""
         count, port = processes(cell), free_port()
-        ranks = [Rank(rank, count, rank, port=port) for rank in range(count)]
+        places = [Rank(rank, count, rank, port=port) for rank in range(count)]
         with ThreadPoolExecutor(count) as pool:
-            return joined(list(pool.map(lambda rank: run_rank(cell, machine, rank), ranks)))
+            return joined(list(pool.map(lambda place: run_rank(cell, machine, place), places)))
 
     def dismiss(self, code: int) -> None:
         """Nobody waits for the exit code."""
@@ -128,11 +130,16 @@ Crew = Local | Launched
 
 
 def discover() -> Rank | None:
-    """This process among those of a launcher; None without one."""
-    if "WORLD_SIZE" not in os.environ:
+    """This process among those of a launcher; None without one.
+
+    Raises:
+        ValueError: the launcher's variables contradict each other or are incomplete.
+    """
+    place = ranks.discover(os.environ)
+    if place is None:
         return None
-    rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    return Rank(rank, world, local, os.environ["MASTER_ADDR"])
+    ranks.announce(place, os.environ)
+    return Rank(place.rank, place.world_size, place.local_rank, place.master_addr)
 
 
 def make_crew(place: Rank | None, *, timeout: float) -> Crew:

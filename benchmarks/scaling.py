@@ -116,7 +116,11 @@ def _checked(parser: argparse.ArgumentParser, arguments: argparse.Namespace, lau
 
 def main() -> int:
     """Measure, print, write; returns the exit code."""
-    place = discover()
+    try:
+        place = discover()
+    except ValueError as error:
+        print(f"scaling.py: error: {error}", file=sys.stderr)
+        return 2
     arguments = parse(place.world if place else 0)
     machine, crew = cells.machine_of(arguments), make_crew(place, timeout=arguments.timeout)
     if crew.leads:

@@ -135,13 +135,18 @@ def test_a_local_crew_gives_each_rank_a_core_and_names_the_one_that_failed(monke
     assert isinstance(crew.make_crew(None, timeout=1), Local)
 
 
-def test_a_launcher_says_who_this_process_is(monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
+def test_a_launcher_says_who_this_process_is(monkeypatch, capsys):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")  # noted, to be put back as it was
+        monkeypatch.delenv(name)
     assert crew.discover() is None
-    place = Rank(3, 4, 1, "10.0.0.7", 29400)
-    for name, value in place.environment().items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(crew.ranks.mpi, "master", lambda **_: ("10.0.0.7", 29400))
+    for name, value in {"RANK": "3", "SIZE": "4", "LOCAL_RANK": "1", "LOCAL_SIZE": "2"}.items():
+        monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
     assert crew.discover() == Rank(3, 4, 1, "10.0.0.7")
+    assert (os.environ["WORLD_SIZE"], os.environ["MASTER_PORT"]) == ("4", "29400")
+    monkeypatch.setenv("RANK", "0")
+    assert scaling.main() == 2 and "contradict each other" in capsys.readouterr().err
 
 
 def flags(**values):
