@@ -60,6 +60,7 @@ def shard(
     for layer in units:
         layer.set_modules_to_backward_prefetch([layer])  # itself, not the next one: one encoder layer at a time
     fully_shard(encoder, ignored_params=shared_parameters(model, encoder), **options)
+    del options["reshard_after_forward"]  # the root's weights are the last of forward and the first of backward
     fully_shard(model, **options)
     if hasattr(model, "generate"):
         register_fsdp_forward_method(model, "generate")  # it calls the encoder by itself: the root must be gathered too
