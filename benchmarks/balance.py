@@ -29,7 +29,7 @@ from torch.utils.data import RandomSampler, Sampler
 from tqdm import tqdm
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from cached_ds.sampler import LengthBalancedSampler, idle_share
+from cached_ds.sampler import LengthBalancedSampler, idle_share, rank_times
 
 DOCS = Path(__file__).parent.parent / "docs"
 FIXED_TOKENS = 512
@@ -72,9 +72,8 @@ def step_model(path: Path) -> tuple[float, float] | None:
 
 def epoch_time(lengths: Sequence[int], order: Sequence[int], *, num_ranks: int, fixed_tokens: float) -> float:
     """Time of an epoch, in tokens; what accelerate adds to the last step counts there."""
-    filled = [*order, *order[: -len(order) % num_ranks]]
-    starts = range(0, len(filled), num_ranks)
-    return sum(fixed_tokens + max(lengths[i] for i in filled[start : start + num_ranks]) for start in starts)
+    steps = rank_times(lengths, order, batch_size=1, num_ranks=num_ranks, fixed_tokens=fixed_tokens)
+    return sum(map(max, steps))
 
 
 def least_time(lengths: Sequence[int], *, num_ranks: int, fixed_tokens: float) -> float:

@@ -115,7 +115,15 @@ class LengthBalancedSampler(Sampler[int]):
 def idle_share(
     lengths: Sequence[int], order: Sequence[int], *, batch_size: int, num_ranks: int, fixed_tokens: float = 0
 ) -> float:
-    """Return the share of rank-time spent waiting for the slowest rank of each step.
+    """Return the share of rank-time spent waiting for the slowest rank of each step; arguments as `rank_times`."""
+    steps = rank_times(lengths, order, batch_size=batch_size, num_ranks=num_ranks, fixed_tokens=fixed_tokens)
+    return 1 - sum(map(sum, steps)) / (num_ranks * sum(map(max, steps)))
+
+
+def rank_times(
+    lengths: Sequence[int], order: Sequence[int], *, batch_size: int, num_ranks: int, fixed_tokens: float = 0
+) -> list[list[float]]:
+    """Return every rank's time in every step, in tokens; accelerate fills the last step with the first documents.
 
     Args:
         lengths: Tokens of every document.
@@ -124,11 +132,9 @@ def idle_share(
         num_ranks: Ranks that meet in every step.
         fixed_tokens: What a step costs beside its tokens, in the time of as many tokens.
     """
-    per_step = batch_size * num_ranks
-    missing = -len(order) % per_step
+    missing = -len(order) % (batch_size * num_ranks)
     filled = [
         lengths[document] for document in itertools.chain(order, itertools.islice(itertools.cycle(order), missing))
     ]
     work = [fixed_tokens + sum(filled[start : start + batch_size]) for start in range(0, len(filled), batch_size)]
-    slowest = sum(max(work[start : start + num_ranks]) for start in range(0, len(work), num_ranks))
-    return 1 - sum(work) / (num_ranks * slowest)
+    return [work[start : start + num_ranks] for start in range(0, len(work), num_ranks)]
