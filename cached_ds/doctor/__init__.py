@@ -6,6 +6,8 @@
 3. Rank 0 shows the table.
 """
 
+from __future__ import annotations
+
 from cached_ds.doctor.examination import Examination, examine
 from cached_ds.doctor.visit import Limits, add_flags
 
