@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 
 import psutil
 
 
+@functools.cache
 def master(*, rank: int, world_size: int) -> tuple[str, int]:
     """Address of rank 0 and a free port there, known to all ranks after one broadcast.
 
-    MPI is finalised again: nothing else uses it, and mpirun takes a process that leaves without that for a failure.
+    MPI is finalised again: nothing else uses it, and mpirun takes a process that leaves without that for a failure. It
+    cannot be asked twice, so the answer is kept.
 
     Raises:
         ValueError: mpi4py finds no MPI library, or another one than the mpirun that started this process.

@@ -29,10 +29,10 @@ def begin(argv: Sequence[str]) -> ranks.Place | None:
     if place is None:
         return None
     ranks.announce(place, os.environ)
-    rank_logs.name_failures(place)
     told = settings(argv)
     stated = facts(argv, os.environ, script=Path(sys.argv[0]))
     join(place, facts=stated, backend=backend(told, os.environ), patience=patience(), timeout=_timeout(told))
+    rank_logs.name_failures(place)  # after torch has set a hook of its own, which would swallow what ours says
     return place
 
 
