@@ -290,5 +290,4 @@ def test_a_healthy_pair_under_deepspeed(folder, tmp_path):
     command += ["--min_bandwidth", 0.1, "--max_latency", 1000]
     done = launch([*command, *workshop.flags(folder, tmp_path / "out")])
     assert done.returncode == 0, done.stdout
-    assert "cached-ds doctor: 2 ranks on 1 host" in done.stdout
-    assert done.stdout.count("healthy") == 1, "rank 0 alone speaks"
+    assert done.stdout.count("cached-ds doctor: 2 ranks on 1 host") == 1, "rank 0 alone speaks"

@@ -67,8 +67,7 @@ def join(limits: Limits) -> None:
 
     Ranks may differ here: what differs is for the table to say.
     """
-    place = ranks.discover(os.environ)
-    if place is None or dist.is_initialized():
+    if dist.is_initialized() or (place := ranks.discover(os.environ)) is None:
         return
     ranks.announce(place, os.environ)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
