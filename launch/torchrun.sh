@@ -13,6 +13,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 # A store of its own for each start: in one that is shared, ranks would read what the last start left.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 need_port "$3" "${MASTER_PORT:-29500}"
+[ "$4" != doctor ] || MAX_RESTARTS=0
 cd "$CACHED_DS_ROOT"
 "$CACHED_DS_BIN/torchrun" --nnodes "$1" --nproc-per-node "$2" --max-restarts "${MAX_RESTARTS:-3}" \
   --rdzv-backend c10d --rdzv-id cached_ds --rdzv-endpoint "$3:${MASTER_PORT:-29500}" \

@@ -5,9 +5,9 @@
     torchrun --nproc_per_node 2 launch/train.py --model_name_or_path ... --train_file ...
     accelerate launch --config_file ds_configs/fsdp.yaml launch/train.py --model_name_or_path ... --train_file ...
 
-The scripts beside this file start it on many nodes. Flags and output files are those of transformers'
-`run_summarization.py`. Bad input ends every rank with exit code 2 and
-one sentence, before any work.
+The scripts beside this file start it on many nodes; with `doctor` before its flags it is `cached-ds doctor` on these
+ranks, before the run itself. Flags and output files are those of transformers' `run_summarization.py`. Bad input ends
+every rank with exit code 2 and one sentence, before any work.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from cached_ds import CachedSeq2SeqTrainer, rank_logs, report, resuming
+from cached_ds import CachedSeq2SeqTrainer, cli, rank_logs, report, resuming
 from cached_ds.arguments import Arguments, parse
 from cached_ds.build import build_data, build_model
 from cached_ds.data import WholeDocumentCollator
@@ -32,6 +32,8 @@ from cached_ds.startup import begin
 
 def main(argv: Sequence[str]) -> None:
     """Do the work, and leave."""
+    if "doctor" in argv[:2]:  # DeepSpeed's launcher puts --local_rank=N first
+        sys.exit(cli.main(argv))
     work(argv)
     leave()
 

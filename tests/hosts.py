@@ -26,7 +26,7 @@ LOOPBACK = ("127.0.0.2", "127.0.0.3")
 HOLDER = "unshare --net --uts --mount sh -c 'echo $$; exec sleep infinity'"
 LAB = f"{HOLDER} & {HOLDER} & cat"  # the shell reaps orphans; cat ends with this process's end of the pipe
 NOT_ALLOWED = (OSError, ValueError, subprocess.CalledProcessError)  # no such program; no answer of the lab; refused
-SLOW = (("netem", "delay", "20ms", "rate", "1mbit"), ("tbf", "rate", "1mbit", "burst", "2kb", "latency", "1s"))
+SLOW = (("netem", "delay", "5ms", "rate", "8mbit"), ("tbf", "rate", "8mbit", "burst", "4kb", "latency", "1s"))
 
 
 class Hosts:
@@ -67,7 +67,7 @@ class Hosts:
 
     @contextmanager
     def slow_link(self):
-        """Slow the wire down to 1 Mbit/s where that is allowed; the value says whether it was."""
+        """Slow the wire down to 8 Mbit/s where that is allowed; the value says whether it was."""
         yield False
 
     def _door(self, number):  # noqa: ARG002

@@ -58,7 +58,7 @@ def test_the_agent_runs_a_command_on_the_host_that_it_is_given(isolated):
 
 
 def test_a_slow_link_is_slow(isolated):
-    send = "import socket, sys; c = socket.create_connection((sys.argv[1], 5000)); c.sendall(bytes(60_000))"
+    send = "import socket, sys; c = socket.create_connection((sys.argv[1], 5000)); c.sendall(bytes(480_000))"
     receive = "import socket; c, _ = socket.create_server(('0.0.0.0', 5000)).accept()\nwhile c.recv(9000): pass"
     retry = f"for _ in $(seq 99); do {sys.executable} -c '{send}' host0 2>/dev/null && exit; sleep 0.1; done; exit 1"
     with isolated.slow_link() as slowed:
@@ -66,7 +66,7 @@ def test_a_slow_link_is_slow(isolated):
             pytest.skip("this kernel has neither netem nor tbf")
         begin = time.monotonic()
         outputs(isolated.run([[sys.executable, "-c", receive], ["sh", "-c", retry]]))
-        assert time.monotonic() - begin > 0.4  # 60,000 bytes at 1 Mbit/s: 0.48 s
+        assert time.monotonic() - begin > 0.4  # 480,000 bytes at 8 Mbit/s: 0.48 s
 
 
 def test_children_that_stay_are_named_and_killed(hosts, monkeypatch):
