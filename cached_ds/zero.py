@@ -9,7 +9,7 @@ would silently ignore, and fills in the 'auto' values that ds_configs/ leaves to
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import deepspeed
 import torch
@@ -59,15 +59,21 @@ def join_process_group() -> None:
 def fill_auto(config: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     """A copy of `config` without 'auto': one document per rank and step, clipping at 1.0, the model's own precision.
 
-    Any other 'auto' is left out, so DeepSpeed's default holds. Give values in the config to choose others.
+    ZeRO-3's sizes are those of transformers' Trainer (its `HfTrainerDeepSpeedConfig`), by the hidden size: DeepSpeed's
+    own bucket holds 2 GB whatever the model. Any other 'auto' is left out, so DeepSpeed's default holds. Give values in
+    the config to choose others.
     """
-    dtype = next(model.parameters()).dtype
+    dtype, names = next(model.parameters()).dtype, cast(Any, model.config)
+    width: int = names.hidden_size
     values = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": 1.0,
         "bf16.enabled": dtype == torch.bfloat16,
         "fp16.enabled": dtype == torch.float16,
+        "zero_optimization.reduce_bucket_size": width * width,
+        "zero_optimization.stage3_prefetch_bucket_size": int(0.9 * width * width),
+        "zero_optimization.stage3_param_persistence_threshold": 10 * width,
     }
     return _fill(config, values, "")
 
