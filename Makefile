@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 BUILD_OPS := from deepspeed.ops.op_builder import ShareMemCommBuilder; ShareMemCommBuilder().load()
 
-.PHONY: install quickstart test parity memory speed longest balance scaling check clean
+.PHONY: install quickstart test parity memory speed longest balance scaling larger check clean
 
 install: $(STAMP)
 
@@ -35,7 +35,7 @@ quickstart: install
 	$(BIN)/deepspeed --num_gpus 2 launch/train.py launch/quickstart.yaml
 
 test: install
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest $(FLAGS)
 
 parity: install
 	$(PYTHON) benchmarks/parity.py
@@ -54,6 +54,9 @@ balance: install
 
 scaling: install
 	$(PYTHON) benchmarks/scaling.py $(FLAGS)
+
+larger: install
+	$(PYTHON) benchmarks/larger.py $(FLAGS)
 
 check: install
 	$(BIN)/ruff check .

@@ -30,9 +30,11 @@ class Alone:
         """The model as the engine wants it."""
         return model
 
-    def backward(self, batch: Batch) -> None:
-        """Forward and backward."""
-        self.model(**batch).loss.backward()
+    def backward(self, batch: Batch) -> Tensor:
+        """Forward and backward; returns the loss."""
+        loss: Tensor = self.model(**batch).loss
+        loss.backward()
+        return loss.detach()
 
     def update(self) -> None:
         """Clip and step."""
@@ -70,7 +72,7 @@ class Fsdp2(Alone):
 class Zero(Alone):
     """DeepSpeed, as ds_configs/zero`stage`.json says."""
 
-    stage = 0
+    stage = "0"
 
     def __init__(self, model: nn.Module) -> None:
         """Take an attached model; the optimizer is DeepSpeed's, around torch's."""
@@ -80,9 +82,11 @@ class Zero(Alone):
         config = CONFIGS / f"zero{self.stage}.json"
         self.model, self.optimizer, *_ = zero.initialize(model=model, config=config, optimizer=inner)
 
-    def backward(self, batch: Batch) -> None:
-        """Forward and backward."""
-        self.model.backward(self.model(**batch).loss)
+    def backward(self, batch: Batch) -> Tensor:
+        """Forward and backward; returns the loss."""
+        loss: Tensor = self.model(**batch).loss
+        self.model.backward(loss)
+        return loss.detach()
 
     def update(self) -> None:
         """Clip and step."""
@@ -92,19 +96,25 @@ class Zero(Alone):
 class Zero1(Zero):
     """The optimizer's states are sharded."""
 
-    stage = 1
+    stage = "1"
 
 
 class Zero2(Zero):
     """Gradients too."""
 
-    stage = 2
+    stage = "2"
 
 
 class Zero3(Zero):
     """Parameters too."""
 
-    stage = 3
+    stage = "3"
+
+
+class Zero3Offload(Zero):
+    """All of it in host memory."""
+
+    stage = "3_offload"
 
 
 def _reduce(_, bucket):  # DDP wants no annotations, or evaluated ones
@@ -117,5 +127,5 @@ def _reduce(_, bucket):  # DDP wants no annotations, or evaluated ones
 
 ALONE = "alone"
 ENGINES = {"ddp": Ddp, "zero1": Zero1, "zero2": Zero2, "zero3": Zero3, "fsdp2": Fsdp2}
-TRAINERS: dict[str, type[Alone]] = {ALONE: Alone, **ENGINES}
+TRAINERS: dict[str, type[Alone]] = {ALONE: Alone, **ENGINES, "zero3_offload": Zero3Offload}
 TITLES = {"ddp": "DDP", "zero1": "ZeRO-1", "zero2": "ZeRO-2", "zero3": "ZeRO-3", "fsdp2": "FSDP2"}

@@ -1,4 +1,4 @@
-"""Shapes: configurations for models without pretrained weights, by names such as `tiny-bart` or `base-t5`.
+"""Shapes: configurations for models without pretrained weights, by names such as `tiny-bart` or `xlarge-t5`.
 
 For quick starts, tests and benchmarks; pretrained models come by `--model_name_or_path`.
 """
@@ -29,6 +29,7 @@ SIZES = {
     "small": Size(width=512, layers=6, heads=8, feed_forward=2048),
     "base": Size(width=768, layers=6, heads=12, feed_forward=3072),
     "large": Size(width=1024, layers=12, heads=16, feed_forward=4096),
+    "xlarge": Size(width=2048, layers=24, heads=32, feed_forward=8192),
 }
 SHAPES = tuple(f"{size}-{family}" for size in SIZES for family in FAMILIES)
 

@@ -1,4 +1,4 @@
-"""Shared pytest set-up: tests marked `gpu` need a CUDA device; pools of ranks serve the whole session."""
+"""Shared pytest set-up: some tests need a CUDA device or --slow; pools of ranks serve the whole session."""
 
 from __future__ import annotations
 
@@ -25,16 +25,20 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)  # tiny tensors: threads only wait for each other, and for those of the ranks
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests marked `slow` too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if "zero_ops" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(BUILD_SECONDS + 120))
-    if torch.cuda.is_available():
-        return
-    skip = pytest.mark.skip(reason="needs a CUDA device")
+    reasons = {} if torch.cuda.is_available() else {"gpu": "needs a CUDA device"}
+    reasons |= {} if config.getoption("--slow") else {"slow": "needs --slow"}
     for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(skip)
+        for name, reason in reasons.items():
+            if item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

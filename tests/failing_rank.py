@@ -1,7 +1,7 @@
 """A rank that meets the others as launch/train.py does, and adds up numbers with them; rank 1 may fail.
 
 The command line is FAILURE: `start` or `step` (killed before the ranks meet, or between two of their sums), `differ`
-(it is given another learning rate) or `none`.
+(it is given another learning rate), `code` (it runs another train.py) or `none`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -22,6 +24,13 @@ from cached_ds.startup import begin
 STEPS, FATAL = 4, 2
 
 
+def other_code():
+    """A train.py that is not that of rank 0."""
+    path = Path(tempfile.mkdtemp(), "train.py")
+    path.write_text("another version", encoding="utf-8")
+    return str(path)
+
+
 def main(failure):
     """Meet, add, fail or leave."""
     rendezvous.ANSWER_SECONDS = 3
@@ -29,6 +38,8 @@ def main(failure):
     fails = place.rank == 1
     if fails and failure == "start":
         os.kill(os.getpid(), signal.SIGKILL)
+    if fails and failure == "code":
+        sys.argv[0] = other_code()
     try:
         begin(["--learning_rate", "0.2" if fails and failure == "differ" else "0.1"])
     except ValueError as error:

@@ -11,15 +11,30 @@ import pytest
 
 TRAIN = "import failing_rank\nfailing_rank.main(sys.argv[-1])\n"
 LISTENER = "import socket, sys, time; s = socket.create_server(('', int(sys.argv[1]))); time.sleep(600)"  # says nothing
-MISSING = r"rank 0 of 2 on host host0: rank 1 of 2 did not arrive within 3 s; those that did: rank 0 \(host host0\)"
+HOST0 = r"rank 0 of 2 on host host0: "
+MISSING = HOST0 + r"rank 1 of 2 did not arrive within 3 s; those that did: rank 0 \(host host0\)"
 DIFFER = r"the ranks differ: --learning_rate is '0\.1' on rank 0 \(host host0\), '0\.2' on rank 1 \(host host1\)"
-LOST = r"rank 0 of 2 on host host0: RuntimeError"
+OTHER_CODE = (
+    r"the ranks differ: the source code of train.py is '\w+' on rank 0 \(host host0\), '\w+' on rank 1 \(host host1\)"
+)
+LOST = HOST0 + "RuntimeError"
+KILLED = {"torchrun.sh": r"Signal 9 \(SIGKILL\)", "deepspeed_no_ssh.sh": "return code = -9"}
+KILLED["accelerate_fsdp.sh"] = KILLED["torchrun.sh"]
 FAILURES = {
-    ("torchrun.sh", "start"): [MISSING, r"Signal 9 \(SIGKILL\)"],
-    ("accelerate_fsdp.sh", "differ"): [DIFFER, DIFFER],
-    ("deepspeed_no_ssh.sh", "step"): [LOST, "return code = -9"],
-    ("mpirun.sh", "step"): [r"process rank 1 with PID \d+ on node host1 exited on\s+signal 9"],
+    (script, failure): [message, KILLED[script] if failure in ("start", "step") else message]
+    for script in host_scripts.PER_HOST
+    for failure, message in {"start": MISSING, "step": LOST, "differ": DIFFER, "code": OTHER_CODE}.items()
+} | {
+    ("mpirun.sh", failure): [message]
+    for died in [r"process rank 1 with PID \d+ on node host1 exited on\s+signal 9"]
+    for failure, message in {"start": died, "step": died, "differ": DIFFER, "code": OTHER_CODE}.items()
 }
+QUICK = [
+    ("torchrun.sh", "start"),
+    ("accelerate_fsdp.sh", "differ"),
+    ("deepspeed_no_ssh.sh", "step"),
+    ("mpirun.sh", "step"),
+]
 WRONG_LINES = {"nowhere slots=1": "nowhere", "host1 slot=1": "line number 2"}
 
 pytestmark = pytest.mark.timeout(200)
@@ -34,7 +49,9 @@ def assert_failed(hosts, found, messages):
         assert not each.survivors, f"host {number}: {each.survivors}"
 
 
-@pytest.mark.parametrize(("script", "failure"), FAILURES)
+@pytest.mark.parametrize(
+    ("script", "failure"), [pytest.param(*each, marks=[] if each in QUICK else [pytest.mark.slow]) for each in FAILURES]
+)
 def test_a_rank_that_fails_ends_all_and_is_named(script, failure, hosts, tmp_path):
     words = ["--failure", failure]
     commands, environment = host_scripts.prepare(hosts, script, words, folder=tmp_path, train=TRAIN)
@@ -54,16 +71,28 @@ def held_port(hosts, port):
         held.kill()
 
 
-def test_a_port_in_use_is_named(hosts, tmp_path):
+@pytest.mark.parametrize("first", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_port_in_use_is_named(first, hosts, tmp_path):
+    """Two launchers at once, one per host."""
     commands = []
-    for host, script in enumerate(("torchrun.sh", "accelerate_fsdp.sh")):
+    for host, script in enumerate(
+        ("torchrun.sh", "accelerate_fsdp.sh", "mpirun.sh", "deepspeed_no_ssh.sh")[first:][:2]
+    ):
         (folder := tmp_path / script).mkdir()
         both, environment = host_scripts.prepare(hosts, script, ["--failure", "none"], folder=folder, train=TRAIN)
-        commands.append(both[host])
-    port = environment["MASTER_PORT"]
-    with held_port(hosts, port):
+        commands.append(both[host % len(both)])
+    environment |= {"MASTER_ADDR": hosts.names[0]} if first else {}
+    with held_port(hosts, environment["MASTER_PORT"]):
         found = hosts.run(commands, **environment | {"CACHED_DS_JOIN_TIMEOUT": "4"})
-    assert_failed(hosts, found, [f"port {port} of host0 is in use by another program"] * 2)
+    assert_failed(hosts, found, [f"port {environment['MASTER_PORT']} of host0 is in use by another program"] * 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["deepspeed_no_ssh.sh", "accelerate_fsdp.sh"])
+def test_a_node_that_is_missing_is_named(script, hosts, tmp_path):
+    commands, environment = host_scripts.prepare(hosts, script, ["--failure", "none"], folder=tmp_path, train=TRAIN)
+    found = hosts.run(commands[:1], **environment | {"CACHED_DS_JOIN_TIMEOUT": "3"})
+    assert_failed(hosts, found, [MISSING])
 
 
 def test_torchrun_says_where_nodes_are_missing(hosts, tmp_path):

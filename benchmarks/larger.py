@@ -1,0 +1,175 @@
+"""Larger models: shapes beyond BART-large, which one process of a given memory cannot train and several ranks can.
+
+    make larger      # or: .venv/bin/python benchmarks/larger.py [--ranks 2 4]
+
+Each model takes a few steps of AdamW on one document: in one process without a limit; in one that may allocate no more
+than the model's `memory`, which is to fail; then on `--ranks` processes with that limit each, under ZeRO-3 with offload
+and FSDP2, both with the layer schedule. Ranks share the cores: memory is compared, not time. The losses must be those
+of one process. Prints the table and PASS or FAIL, writes larger.md and larger.json; exits with 1 where a promise is
+broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator
+
+import cells
+import torch
+from cells import Cell, Machine
+from crew import Local, Result
+from results import Limit, Row, markdown
+from shape import Shape, make_model
+from trainers import ALONE
+
+SCRIPT, STEPS, WINDOWS, GIB = "larger_step.py", 3, 3, 2**30
+ENGINES = {"zero3_offload": "ZeRO-3, offload", "fsdp2": "FSDP2"}
+TITLES = {ALONE: "one process", **ENGINES}
+TOLERANCE = 1e-5  # relative, of a loss in float32
+FALL = 0.8  # a rank's peak on the most ranks / on the fewest
+STATES = ("parameters", "gradients", "optimizer", "master")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """What is trained.
+
+    Attributes:
+        title: of the whole model.
+        shape: what is trained here.
+        layers: of encoder and of decoder in the whole model.
+        memory: GiB that a process may allocate.
+    """
+
+    title: str
+    shape: dict[str, int]
+    layers: int
+    memory: float
+    led: bool = False
+
+    def parameters(self, layers: int) -> int:
+        """How many parameters it has with so many layers in encoder and decoder."""
+        shape = dataclasses.replace(Shape(**self.shape), encoder_layers=layers, decoder_layers=layers)
+        with torch.device("meta"):
+            return sum(p.numel() for p in make_model(shape, length=shape.window, led=self.led).parameters())
+
+
+COMMON = {"window": 256, "target": 32}
+WIDE = {"width": 2048, "heads": 32, "feed_forward": 8192, "encoder_layers": 2, "decoder_layers": 2, **COMMON}
+LARGE = {"width": 1024, "heads": 16, "feed_forward": 4096, "encoder_layers": 12, "decoder_layers": 12, **COMMON}
+MODELS = (
+    Model(title="BART, 24+24 layers, 2048 wide", shape=WIDE, layers=24, memory=5),
+    Model(title="LED-large, 12+12 layers, 1024 wide", shape=LARGE, layers=12, memory=6, led=True),
+)
+
+
+def plan(model: Model, ranks: list[int]) -> Iterator[tuple[Cell, float | None]]:
+    """The cells of a model, each with the GiB that a process may allocate; None: as many as there are."""
+    yield _cell(model, ALONE, 1, limited=False), None
+    yield _cell(model, ALONE, 1, limited=True), model.memory
+    for count in ranks:
+        for variant in ENGINES:
+            yield _cell(model, variant, count, limited=True), model.memory
+
+
+def _cell(model: Model, variant: str, ranks: int, *, limited: bool) -> Cell:
+    length = Shape(**model.shape).length_of(windows=WINDOWS)
+    what = {"title": model.title, "variant": variant, "ranks": ranks, "limited": limited, "fake": False}
+    how = {"length": length, "steps": STEPS, "fields": {"schedule": "layer"}, "shape": model.shape, "led": model.led}
+    return Cell(what | how, script=SCRIPT)
+
+
+def run_all(arguments: argparse.Namespace, machine: Machine, store: cells.Store) -> None:
+    """All cells, one after another."""
+    jobs = [job for model in MODELS for job in plan(model, arguments.ranks)]
+    limits = {id(cell): limit for cell, limit in jobs}
+
+    def run(cell: Cell, machine: Machine) -> Result:
+        limit = limits[id(cell)]
+        return Local().run(cell, machine if limit is None else dataclasses.replace(machine, memory_gib=limit))
+
+    cells.run_all([cell for cell, _ in jobs], machine, store, after_each=lambda _: None, run=run)
+
+
+def table(rows: list[Row]) -> str:
+    """A line per cell."""
+    header = ("model", "parameters here (of all)", "engine", "ranks", "GiB that a rank may allocate")
+    header += ("states per rank, GiB", "peak per rank, GiB", f"losses of {STEPS} steps")
+    return markdown(header, [_line(row) for row in rows])
+
+
+def _line(row: Row) -> list[str]:
+    settings, result = row["settings"], row["result"]
+    model = next(model for model in MODELS if model.title == settings["title"])
+    here, whole = (model.parameters(layers) / 1e6 for layers in (model.shape["encoder_layers"], model.layers))
+    limit = f"{model.memory:g}" if settings["limited"] else "no limit"
+    line = [model.title, f"{here:,.0f} M ({whole:,.0f} M)", TITLES[settings["variant"]], str(settings["ranks"]), limit]
+    if "failed" in result:
+        return [*line, "–", "–", result["failed"].removeprefix("rank 0: ")]
+    losses = ", ".join(f"{loss:.4f}" for loss in result["ranks"][0]["losses"])
+    return [*line, f"{states(row) / GIB:.2f}", f"{peak(row) / GIB:.2f}", losses]
+
+
+def peak(row: Row) -> int:
+    """Resident bytes of the largest rank at most, the interpreter and its libraries among them."""
+    return max(rank["peak_bytes"] for rank in row["result"]["ranks"])
+
+
+def states(row: Row) -> int:
+    """Bytes of parameters, gradients and optimizer states on the largest rank."""
+    return max(sum(rank["held"][part] for part in STATES) for rank in row["result"]["ranks"])
+
+
+def limits(rows: list[Row]) -> list[Limit]:
+    """The promises of `make larger`."""
+    return [
+        limit for model in MODELS for limit in _limits([row for row in rows if row["settings"]["title"] == model.title])
+    ]
+
+
+def _limits(rows: list[Row]) -> Iterator[Limit]:
+    """Those of one model."""
+    first, second, *others = rows
+    title = first["settings"]["title"]
+    yield Limit(f"{title}: one process with the limit trains", float("failed" not in second["result"]), 0)
+    failed = [row for row in (first, *others) if "failed" in row["result"]]
+    yield Limit(f"{title}: other cells that failed", len(failed), 0)
+    for variant, name in ENGINES.items():
+        found = [row for row in others if row["settings"]["variant"] == variant and row not in failed]
+        if first in failed or not found:
+            continue
+        yield Limit(
+            f"{title}, {name}: relative difference of a loss to one process", _difference(first, found), TOLERANCE
+        )
+        fewest, most = (choose(found, key=lambda row: row["settings"]["ranks"]) for choose in (min, max))
+        fall = peak(most) / peak(fewest) if most is not fewest else None
+        yield Limit(f"{title}, {name}: peak per rank on the most ranks / on the fewest", fall, FALL)
+
+
+def _difference(one: Row, rows: list[Row]) -> float:
+    expected = one["result"]["ranks"][0]["losses"]
+    found = [zip(rank["losses"], expected, strict=True) for row in rows for rank in row["result"]["ranks"]]
+    return max(abs(loss / wanted - 1) for losses in found for loss, wanted in losses)
+
+
+def main() -> int:
+    """Measure, print, write; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4], help="numbers of ranks (default: 2 4)")
+    cells.add_flags(parser)
+    arguments = parser.parse_args()
+    arguments.cores = arguments.cores or sorted(os.sched_getaffinity(0))
+    machine = cells.machine_of(arguments)
+    store = cells.Store(arguments.output_dir / "larger.json", resume=arguments.resume, about=cells.about(machine))
+    run_all(arguments, machine, store)
+    (arguments.output_dir / "larger.md").write_text(table(store.rows), encoding="utf-8")
+    promises = limits(store.rows)
+    print(table(store.rows), *(promise.line() for promise in promises), sep="\n")
+    return int(not all(promise.passed for promise in promises))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

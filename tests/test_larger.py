@@ -1,0 +1,105 @@
+"""Larger models: one cell for real, and the table and promises on rows that are made up."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+from repo import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import larger  # noqa: E402
+from cells import Machine  # noqa: E402
+from crew import Local  # noqa: E402
+from trainers import ALONE  # noqa: E402
+
+TINY = {"vocabulary": 64, "width": 32, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "feed_forward": 64}
+TINY |= {"window": 16, "target": 6}
+MODEL = larger.Model(title="tiny", shape=TINY, layers=3, memory=5)
+BYTES = {"parameters": 2**30, "gradients": 2**30, "optimizer": 2**31, "master": 0, "buckets": 7}
+
+
+def test_the_shapes_are_beyond_bart_large():
+    whole = [model.parameters(model.layers) for model in larger.MODELS]
+    assert all(count > 406_291_456 for count in whole), "facebook/bart-large"
+    assert all(16 * model.parameters(model.shape["encoder_layers"]) > model.memory * 2**30 for model in larger.MODELS)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.usefixtures("zero_ops")
+@pytest.mark.parametrize("variant", larger.ENGINES)
+def test_two_ranks_take_the_steps_of_one_process(variant):
+    machine = Machine(cores=tuple(os.sched_getaffinity(0)))
+    one, two = (
+        Local().run(larger._cell(MODEL, name, ranks, limited=False), machine)
+        for name, ranks in ((ALONE, 1), (variant, 2))
+    )
+    expected = one["ranks"][0]["losses"]
+    assert expected[-1] < expected[0]
+    for rank in two["ranks"]:
+        assert rank["losses"] == pytest.approx(expected, rel=larger.TOLERANCE)
+        assert rank["held"]["optimizer"] < 0.6 * one["ranks"][0]["held"]["optimizer"]
+
+
+def made_up(cell, *, peak):
+    settings = cell.settings
+    if settings["limited"] and settings["variant"] == ALONE:
+        return {"failed": "rank 0: out of memory"}
+    rank = {"losses": [3.0, 2.5, 2.0], "held": BYTES, "peak_bytes": peak / settings["ranks"], "seconds": [1.0]}
+    return {"ranks": [rank] * settings["ranks"], "seconds": 1.0}
+
+
+def rows(peak=2**33):
+    found = [cell for cell, _ in larger.plan(MODEL, [2, 4])]
+    return [{"settings": cell.settings, "result": made_up(cell, peak=peak)} for cell in found]
+
+
+@pytest.fixture
+def only_tiny(monkeypatch):
+    monkeypatch.setattr(larger, "MODELS", (MODEL,))
+
+
+@pytest.mark.usefixtures("only_tiny")
+def test_the_table_says_what_was_measured():
+    text = larger.table(rows())
+    assert "| one process | 1 | no limit | 4.00 | 8.00 | 3.0000, 2.5000, 2.0000 |" in text
+    assert "| one process | 1 | 5 | – | – | out of memory |" in text
+    assert "| ZeRO-3, offload | 4 | 5 | 4.00 | 2.00 | 3.0000, 2.5000, 2.0000 |" in text
+
+
+def broken(found):
+    return [limit.what for limit in larger.limits(found) if not limit.passed]
+
+
+@pytest.mark.usefixtures("only_tiny")
+def test_each_promise_can_be_broken():
+    assert len(larger.limits(rows())) == 2 + 2 * len(larger.ENGINES) and not broken(rows())
+    found = rows()
+    found[1] = found[1] | {"result": found[0]["result"]}
+    assert broken(found) == ["tiny: one process with the limit trains"]
+    found = rows()
+    found[2] = found[2] | {"result": {"failed": "rank 1: more than 3600 s"}}
+    assert broken(found) == ["tiny: other cells that failed"]
+    found = rows()
+    for rank in found[-1]["result"]["ranks"]:
+        rank["peak_bytes"], rank["losses"] = 2**32, [3.0, 2.5, 2.1]
+    assert [what.split(": ")[1].split(" on ")[0] for what in broken(found)] == [
+        "relative difference of a loss to one process", "peak per rank",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("only_tiny")
+def test_the_limit_of_a_cell_is_that_of_its_model(tmp_path, monkeypatch):
+    seen = []
+
+    def run(self, cell, machine):  # noqa: ARG001
+        seen.append((cell.settings["limited"], machine.memory_gib))
+        return made_up(cell, peak=2**33)
+
+    monkeypatch.setattr(Local, "run", run)
+    monkeypatch.setattr(sys, "argv", ["larger.py", "--output_dir", str(tmp_path), "--ranks", "2", "4"])
+    assert larger.main() == 0
+    assert seen == [(False, 20.0), *[(True, 5)] * 5]
+    assert {path.name for path in tmp_path.iterdir()} == {"larger.md", "larger.json"}
