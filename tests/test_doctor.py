@@ -116,11 +116,6 @@ def test_table_names_ranks_and_hosts():
     assert write(rows[:1], {0: "x"}).endswith("\nhealthy")
 
 
-def test_flags_by_name():
-    flags = ["--window", "8", "--do_train", "--seed=3", "--names", "a", "b"]
-    assert software.by_name(flags) == {"--window": "8", "--do_train": "", "--seed": "3", "--names": "a b"}
-
-
 def test_bytes_are_written_as_people_do():
     assert [bytes_text(count) for count in (0, 1023, 1536, 2**40)] == ["0 B", "1023 B", "1.5 KiB", "1 TiB"]
 

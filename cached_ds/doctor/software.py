@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
+from cached_ds.agreement import MAY_DIFFER, settings
 from cached_ds.arguments import parse
 from cached_ds.config_files import read_mapping
 from cached_ds.doctor.check import Check, Facts, Finding, Reports, odd_values, unequal_files
@@ -18,7 +19,6 @@ from cached_ds.names import unknown
 
 PACKAGES = ("cached_ds", "torch", "transformers", "accelerate", "deepspeed", "datasets", "tokenizers")
 PACKAGE = Path(__file__).parent.parent
-OWN = ("--output_dir", "--offload_folder")  # may be folders of each node's own
 TRAIN = PACKAGE.parent / "launch" / "train.py"
 
 
@@ -65,19 +65,8 @@ def arguments(visit: Visit) -> Facts:
     if visit.argv:
         parse(visit.argv)
     read = [*(["the command line"] if visit.argv else []), *([config] if config else [])]
-    return {"read": read, "flags": {name: value for name, value in by_name(visit.flags).items() if name not in OWN}}
-
-
-def by_name(flags: Sequence[str]) -> dict[str, str]:
-    """The value of each flag."""
-    found: dict[str, str] = {}
-    name = ""
-    for word in flags:
-        if word.startswith("--"):
-            name, _, found[name] = word.partition("=")
-        else:
-            found[name] = f"{found[name]} {word}".lstrip()
-    return found
+    flags = {f"--{name}": value for name, value in settings(visit.flags).items() if name not in MAY_DIFFER}
+    return {"read": read, "flags": flags}
 
 
 def judge_arguments(reports: Reports, _: Limits) -> Iterator[Finding]:
