@@ -55,8 +55,6 @@ EXPECTED = {
     "zero1": ZERO12,
     "zero2": ZERO12,
     "zero3": found(all_gather=(79, WEIGHTS), reduce_scatter=(1, WEIGHTS), all_reduce=(1, 8)),
-        all_gather=(79, WEIGHTS), reduce_scatter=(67, WEIGHTS), all_reduce=(1, 8)
-    ),  # by buckets of width ** 2
     "fsdp2": found(all_gather=(7, 2 * WEIGHTS - ROOT_UNIT), reduce_scatter=(4, WEIGHTS), all_reduce=(1, 4 * 91)),
 }
 
