@@ -61,7 +61,7 @@ COMMON = {"window": 256, "target": 32}
 WIDE = {"width": 2048, "heads": 32, "feed_forward": 8192, "encoder_layers": 2, "decoder_layers": 2, **COMMON}
 LARGE = {"width": 1024, "heads": 16, "feed_forward": 4096, "encoder_layers": 12, "decoder_layers": 12, **COMMON}
 MODELS = (
-    Model(title="BART, 24+24 layers, 2048 wide", shape=WIDE, layers=24, memory=5),
+    Model(title="BART, 24+24 layers, 2048 wide", shape=WIDE, layers=24, memory=5.75),
     Model(title="LED-large, 12+12 layers, 1024 wide", shape=LARGE, layers=12, memory=6, led=True),
 )
 

@@ -14,4 +14,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 need_port "$4" "${MASTER_PORT:-29500}"
 cd "$CACHED_DS_ROOT"
 "$CACHED_DS_BIN/accelerate" launch --config_file "${FSDP_CONFIG:-ds_configs/fsdp.yaml}" --num_machines "$1" --num_processes $(($1 * $2)) \
-  --machine_rank "$3" --main_process_ip "$4" --main_process_port "${MASTER_PORT:-29500}" launch/train.py "${@:5}"
+  --machine_rank "$3" --main_process_ip "$4" --main_process_port "${MASTER_PORT:-29500}" \
+  --rdzv_conf "timeout=$CACHED_DS_JOIN_TIMEOUT" launch/train.py "${@:5}" || ended $? accelerate "$1" "$4" DistStoreError

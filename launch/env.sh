@@ -60,3 +60,10 @@ mpi_exports() {
 interface_address() {
   ip -4 -oneline address show dev "$CACHED_DS_INTERFACE" | awk '{sub("/.*", "", $4); print $4; exit}'
 }
+
+# ended CODE LAUNCHER NODES MASTER_ADDR ERROR: say what the launcher's own traceback does not, and end.
+ended() {
+  echo "$0: $2 on $(hostname) ended with exit code $1. After a $5: fewer than $3 nodes arrived at port" \
+    "${MASTER_PORT:-29500} of $4 within $CACHED_DS_JOIN_TIMEOUT s" >&2
+  exit "$1"
+}

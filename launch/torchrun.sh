@@ -18,9 +18,4 @@ cd "$CACHED_DS_ROOT"
 "$CACHED_DS_BIN/torchrun" --nnodes "$1" --nproc-per-node "$2" --max-restarts "${MAX_RESTARTS:-3}" \
   --rdzv-backend c10d --rdzv-id cached_ds --rdzv-endpoint "$3:${MASTER_PORT:-29500}" \
   ${CACHED_DS_INTERFACE:+--local-addr "$(interface_address)"} \
-  --rdzv-conf "join_timeout=$CACHED_DS_JOIN_TIMEOUT" launch/train.py "${@:4}" || {
-  code=$?
-  echo "$0: torchrun on $(hostname) ended with exit code $code. After a RendezvousTimeoutError: fewer than $1 nodes" \
-    "arrived at port ${MASTER_PORT:-29500} of $3 within $CACHED_DS_JOIN_TIMEOUT s" >&2
-  exit "$code"
-}
+  --rdzv-conf "join_timeout=$CACHED_DS_JOIN_TIMEOUT" launch/train.py "${@:4}" || ended $? torchrun "$1" "$3" RendezvousTimeoutError
