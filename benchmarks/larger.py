@@ -25,7 +25,7 @@ from results import Limit, Row, markdown
 from shape import Shape, make_model
 from trainers import ALONE
 
-SCRIPT, STEPS, WINDOWS, GIB = "larger_step.py", 3, 3, 2**30
+SCRIPT, STEPS, WINDOWS, GIB = "larger_step.py", 3, 2, 2**30
 ENGINES = {"zero3_offload": "ZeRO-3, offload", "fsdp2": "FSDP2"}
 TITLES = {ALONE: "one process", **ENGINES}
 TOLERANCE = 1e-5  # relative, of a loss in float32

@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 import traceback
+import warnings
 from multiprocessing import connection, get_context
 from pathlib import Path
 
@@ -60,6 +61,9 @@ class Ranks:
 
     def run(self, function, *, timeout=100, **arguments):
         """Results of `function(**arguments)` on every rank."""
+        if codes := [process.exitcode for process in self.processes if not process.is_alive()]:
+            warnings.warn(f"ranks died between two tests, with exit codes {codes}", stacklevel=2)
+            self.kill()
         if not self.processes:
             self._start()
         for pipe in self.pipes:

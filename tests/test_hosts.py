@@ -71,7 +71,7 @@ def test_a_slow_link_is_slow(isolated):
 
 def test_children_that_stay_are_named_and_killed(hosts, monkeypatch):
     monkeypatch.setattr(running, "GRACE", 0.3)
-    found = hosts.run([["sh", "-c", "setsid sleep 1234 & echo done"], ["sleep", "1235"]], timeout=2)
+    found = hosts.run([["sh", "-c", "setsid sleep 1234 & sleep 0.2; echo done"], ["sleep", "1235"]], timeout=2)
     assert [each.returncode for each in found] == [0, None]
     assert found[0].survivors == ["sleep 1234"]
     assert not [line for line in subprocess.check_output(["ps", "ax"], text=True).splitlines() if "sleep 123" in line]
