@@ -105,8 +105,9 @@ class Ranks:
 
     def stop(self):
         """End all ranks in order."""
-        for pipe in self.pipes:
-            pipe.send(None)
+        for process, pipe in zip(self.processes, self.pipes, strict=True):
+            if process.is_alive():
+                pipe.send(None)
         for process in self.processes:
             process.join(20)
         self.kill()
