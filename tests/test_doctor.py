@@ -279,6 +279,7 @@ def test_real_faults_under_torchrun(homes):
     assert "all ranks: ds.json: zero_optimisation: unknown DeepSpeed key 'zero_optimisation'" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_a_healthy_pair_under_deepspeed(folder, tmp_path):
     command = [*launcher("deepspeed"), "--no_python", "cached-ds", "doctor", "--min_disk", "1MiB", "--min_memory", 1]

@@ -18,12 +18,8 @@ def examined(hosts, script, folder):
     return [each.returncode for each in found], "".join(each.output for each in found)
 
 
-SCRIPTS = [*host_scripts.PER_HOST, *host_scripts.ONCE]
-
-
-@pytest.mark.parametrize(
-    "script", [name if name == "mpirun.sh" else pytest.param(name, marks=pytest.mark.slow) for name in SCRIPTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [*host_scripts.PER_HOST, *host_scripts.ONCE])
 def test_a_healthy_pair_passes_under_every_launcher(script, hosts, tmp_path):
     codes, output = examined(hosts, script, tmp_path)
     assert not any(codes), output

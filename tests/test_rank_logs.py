@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import socket
@@ -30,6 +31,7 @@ def life_of(rank, folder):
 def test_each_rank_has_its_file_and_errors_name_rank_and_host(tmp_path):
     for rank in (0, 3):
         if (child := os.fork()) == 0:
+            atexit._clear()  # the exit handlers are those of the tests: they would end its ranks and remove its folders
             life_of(rank, tmp_path)
             os._exit(0)  # not reached: the hook ends the process
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
