@@ -15,6 +15,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from cached_ds import doctor, report
+from cached_ds.command_line import without_local_rank
 from cached_ds.leaving import give_up, leave
 from cached_ds.summarize import summarize_files
 
@@ -23,8 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 2 for bad input."""
     parser = _parser()
     words = sys.argv[1:] if argv is None else argv
-    # DeepSpeed's launcher puts --local_rank=N first; the environment says it too.
-    arguments, rest = parser.parse_known_args([word for word in words if not word.startswith("--local_rank=")])
+    arguments, rest = parser.parse_known_args(without_local_rank(words))
     if rest and arguments.run is not _doctor:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.rest = rest

@@ -22,8 +22,7 @@ def normalise(argv: Sequence[str], known: Mapping[str, Collection[str]]) -> list
     Raises:
         ValueError: an unknown flag or recipe key, with the nearest known one; an unreadable recipe; a stray word.
     """
-    # DeepSpeed's launcher puts --local_rank=N first; the environment says it too.
-    flags = [flag for flag in argv if not flag.startswith("--local_rank=")]
+    flags = without_local_rank(argv)
     if flags and flags[0].endswith(RECIPE_ENDINGS):
         flags = [*_recipe_flags(flags[0], known), *flags[1:]]
     elif flags and not flags[0].startswith("--"):
@@ -34,6 +33,11 @@ def normalise(argv: Sequence[str], known: Mapping[str, Collection[str]]) -> list
         if flag.startswith("--") and name not in known:
             raise ValueError(unknown(name, known, kind="flag"))
     return flags
+
+
+def without_local_rank(argv: Sequence[str]) -> list[str]:
+    """The command line without the --local_rank=N that DeepSpeed's launcher puts first; the environment says it too."""
+    return [word for word in argv if not word.startswith("--local_rank=")]
 
 
 def value_of(flags: Sequence[str], name: str) -> str | None:

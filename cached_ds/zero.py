@@ -63,8 +63,8 @@ def fill_auto(config: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     own bucket holds 2 GB whatever the model. Any other 'auto' is left out, so DeepSpeed's default holds. Give values in
     the config to choose others.
     """
-    dtype, names = next(model.parameters()).dtype, cast(Any, model.config)
-    width: int = names.hidden_size
+    dtype = next(model.parameters()).dtype
+    width: int = cast(Any, model.config).hidden_size
     values = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,

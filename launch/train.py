@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from cached_ds import CachedSeq2SeqTrainer, cli, rank_logs, report, resuming
 from cached_ds.arguments import Arguments, parse
 from cached_ds.build import build_data, build_model
+from cached_ds.command_line import without_local_rank
 from cached_ds.data import WholeDocumentCollator
 from cached_ds.leaving import give_up, leave
 from cached_ds.metrics import decode, summary_metrics
@@ -32,7 +33,7 @@ from cached_ds.startup import begin
 
 def main(argv: Sequence[str]) -> None:
     """Do the work, and leave."""
-    if "doctor" in argv[:2]:  # DeepSpeed's launcher puts --local_rank=N first
+    if without_local_rank(argv)[:1] == ["doctor"]:
         sys.exit(cli.main(argv))
     work(argv)
     leave()

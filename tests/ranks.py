@@ -12,7 +12,6 @@ import os
 import tempfile
 import time
 import traceback
-import warnings
 from multiprocessing import connection, get_context
 from pathlib import Path
 
@@ -61,9 +60,6 @@ class Ranks:
 
     def run(self, function, *, timeout=100, **arguments):
         """Results of `function(**arguments)` on every rank."""
-        if codes := [process.exitcode for process in self.processes if not process.is_alive()]:
-            warnings.warn(f"ranks died between two tests, with exit codes {codes}", stacklevel=2)
-            self.kill()
         if not self.processes:
             self._start()
         for pipe in self.pipes:
@@ -105,9 +101,8 @@ class Ranks:
 
     def stop(self):
         """End all ranks in order."""
-        for process, pipe in zip(self.processes, self.pipes, strict=True):
-            if process.is_alive():
-                pipe.send(None)
+        for pipe in self.pipes:
+            pipe.send(None)
         for process in self.processes:
             process.join(20)
         self.kill()
