@@ -16,6 +16,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import cells
 import torch
@@ -66,13 +67,10 @@ MODELS = (
 )
 
 
-def plan(model: Model, ranks: list[int]) -> Iterator[tuple[Cell, float | None]]:
-    """The cells of a model, each with the GiB that a process may allocate; None: as many as there are."""
-    yield _cell(model, ALONE, 1, limited=False), None
-    yield _cell(model, ALONE, 1, limited=True), model.memory
-    for count in ranks:
-        for variant in ENGINES:
-            yield _cell(model, variant, count, limited=True), model.memory
+def plan(model: Model, ranks: list[int]) -> list[Cell]:
+    """The cells of a model."""
+    alone = [_cell(model, ALONE, 1, limited=limited) for limited in (False, True)]
+    return alone + [_cell(model, variant, count, limited=True) for count in ranks for variant in ENGINES]
 
 
 def _cell(model: Model, variant: str, ranks: int, *, limited: bool) -> Cell:
@@ -82,16 +80,15 @@ def _cell(model: Model, variant: str, ranks: int, *, limited: bool) -> Cell:
     return Cell(what | how, script=SCRIPT)
 
 
-def run_all(arguments: argparse.Namespace, machine: Machine, store: cells.Store) -> None:
-    """All cells, one after another."""
-    jobs = [job for model in MODELS for job in plan(model, arguments.ranks)]
-    limits = {id(cell): limit for cell, limit in jobs}
+def run(cell: Cell, machine: Machine) -> Result:
+    """The joint result of a cell, whose processes may allocate as much as its model's limit says."""
+    memory = model_of(cell.settings).memory if cell.settings["limited"] else machine.memory_gib
+    return Local().run(cell, dataclasses.replace(machine, memory_gib=memory))
 
-    def run(cell: Cell, machine: Machine) -> Result:
-        limit = limits[id(cell)]
-        return Local().run(cell, machine if limit is None else dataclasses.replace(machine, memory_gib=limit))
 
-    cells.run_all([cell for cell, _ in jobs], machine, store, after_each=lambda _: None, run=run)
+def model_of(settings: dict[str, Any]) -> Model:
+    """The model of a cell."""
+    return next(model for model in MODELS if model.title == settings["title"])
 
 
 def table(rows: list[Row]) -> str:
@@ -103,7 +100,7 @@ def table(rows: list[Row]) -> str:
 
 def _line(row: Row) -> list[str]:
     settings, result = row["settings"], row["result"]
-    model = next(model for model in MODELS if model.title == settings["title"])
+    model = model_of(settings)
     here, whole = (model.parameters(layers) / 1e6 for layers in (model.shape["encoder_layers"], model.layers))
     limit = f"{model.memory:g}" if settings["limited"] else "no limit"
     line = [model.title, f"{here:,.0f} M ({whole:,.0f} M)", TITLES[settings["variant"]], str(settings["ranks"]), limit]
@@ -164,7 +161,8 @@ def main() -> int:
     arguments.cores = arguments.cores or sorted(os.sched_getaffinity(0))
     machine = cells.machine_of(arguments)
     store = cells.Store(arguments.output_dir / "larger.json", resume=arguments.resume, about=cells.about(machine))
-    run_all(arguments, machine, store)
+    planned = [cell for model in MODELS for cell in plan(model, arguments.ranks)]
+    cells.run_all(planned, machine, store, after_each=lambda _: None, run=run)
     (arguments.output_dir / "larger.md").write_text(table(store.rows), encoding="utf-8")
     promises = limits(store.rows)
     print(table(store.rows), *(promise.line() for promise in promises), sep="\n")

@@ -1,7 +1,7 @@
 """One rank of a cell of larger.py: a few training steps on one document, and what this rank's memory holds.
 
 RANK=0 MASTER_ADDR=127.0.0.1 MASTER_PORT=29400 python benchmarks/larger_step.py '{"variant": "alone", "ranks": 1,
-    "length": 764, "steps": 3, "fake": false, "fields": {}, "led": false, "shape": {}}'
+    "length": 510, "steps": 3, "fake": false, "fields": {}, "led": false, "shape": {}}'
 
 All ranks read the same document, so that the losses are those of one process. The last line of stdout is JSON.
 """
@@ -15,19 +15,16 @@ from typing import Any
 
 from held import held
 from probes import reset_peak, resident
-from scaling_step import batch, device, join, part
-from shape import Shape, make_model
-from trainers import TRAINERS
+from scaling_step import batch, join, make_trainer, part
+from shape import Shape
 
-import cached_ds
 from cached_ds import leaving
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
     """The result of this rank."""
     shape, store = Shape(**settings["shape"]), join(settings)
-    model = make_model(shape, length=settings["length"], led=settings["led"]).to(device())
-    trainer = TRAINERS[settings["variant"]](cached_ds.attach(model, window=shape.window, **settings["fields"]))
+    trainer = make_trainer(settings["variant"], shape, settings["fields"], led=settings["led"])
     work, seconds, losses = batch(shape, settings["length"]), [], []
     reset_peak()
     for _ in range(settings["steps"]):

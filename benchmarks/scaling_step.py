@@ -59,9 +59,9 @@ def join(settings: dict[str, Any]) -> dist.Store | None:
     return store
 
 
-def make_trainer(variant: str, shape: Shape, fields: dict[str, Any]) -> Alone:
+def make_trainer(variant: str, shape: Shape, fields: dict[str, Any], *, led: bool = False) -> Alone:
     """An attached model under an engine."""
-    model = make_model(shape, length=shape.window).to(device())
+    model = make_model(shape, length=shape.window, led=led).to(device())
     return TRAINERS[variant](cached_ds.attach(model, window=shape.window, **fields))
 
 
