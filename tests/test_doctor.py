@@ -287,3 +287,4 @@ def test_a_healthy_pair_under_deepspeed(folder, tmp_path):
     done = launch([*command, *workshop.flags(folder, tmp_path / "out")])
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("cached-ds doctor: 2 ranks on 1 host") == 1, "rank 0 alone speaks"
+    assert sum(line.startswith("healthy") for line in done.stdout.splitlines()) == 1, "so does the verdict"

@@ -18,6 +18,7 @@ OTHER_CODE = (
     r"the ranks differ: the source code of train.py is '\w+' on rank 0 \(host host0\), '\w+' on rank 1 \(host host1\)"
 )
 LOST = HOST0 + "RuntimeError"
+DIED = r"process rank 1 with PID \d+ on node host1 exited on\s+signal 9"
 KILLED = {"torchrun.sh": r"Signal 9 \(SIGKILL\)", "deepspeed_no_ssh.sh": "return code = -9"}
 KILLED["accelerate_fsdp.sh"] = KILLED["torchrun.sh"]
 FAILURES = {
@@ -26,8 +27,7 @@ FAILURES = {
     for failure, message in {"start": MISSING, "step": LOST, "differ": DIFFER, "code": OTHER_CODE}.items()
 } | {
     ("mpirun.sh", failure): [message]
-    for died in [r"process rank 1 with PID \d+ on node host1 exited on\s+signal 9"]
-    for failure, message in {"start": died, "step": died, "differ": DIFFER, "code": OTHER_CODE}.items()
+    for failure, message in {"start": DIED, "step": DIED, "differ": DIFFER, "code": OTHER_CODE}.items()
 }
 QUICK = [
     ("torchrun.sh", "start"),
@@ -71,20 +71,30 @@ def held_port(hosts, port):
         held.kill()
 
 
-@pytest.mark.parametrize("first", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_port_in_use_is_named(first, hosts, tmp_path):
+TAKEN = "port {} of host0 is in use by another program"
+OPENED = "port {} of host0 is in use; choose another MASTER_PORT"  # what rank 0 says, which opens the store itself
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        {"torchrun.sh": TAKEN, "accelerate_fsdp.sh": TAKEN},
+        pytest.param({"mpirun.sh": OPENED, "deepspeed_no_ssh.sh": TAKEN}, marks=pytest.mark.slow),
+    ],
+    ids=" and ".join,
+)
+def test_a_port_in_use_is_named(messages, hosts, tmp_path):
     """Two launchers at once, one per host."""
     commands = []
-    for host, script in enumerate(
-        ("torchrun.sh", "accelerate_fsdp.sh", "mpirun.sh", "deepspeed_no_ssh.sh")[first:][:2]
-    ):
+    for host, script in enumerate(messages):
         (folder := tmp_path / script).mkdir()
         both, environment = host_scripts.prepare(hosts, script, ["--failure", "none"], folder=folder, train=TRAIN)
         commands.append(both[host % len(both)])
-    environment |= {"MASTER_ADDR": hosts.names[0]} if first else {}
-    with held_port(hosts, environment["MASTER_PORT"]):
+    port = environment["MASTER_PORT"]
+    environment |= {"MASTER_ADDR": hosts.names[0]} if "mpirun.sh" in messages else {}
+    with held_port(hosts, port):
         found = hosts.run(commands, **environment | {"CACHED_DS_JOIN_TIMEOUT": "4"})
-    assert_failed(hosts, found, [f"port {environment['MASTER_PORT']} of host0 is in use"] * 2)
+    assert_failed(hosts, found, [message.format(port) for message in messages.values()])
 
 
 FEWER = r"{} on host0 ended.*\n?.*fewer than 2 nodes arrived at port \d+ of host0"
