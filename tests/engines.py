@@ -31,6 +31,10 @@ def documents(family, *, rank, steps, accumulation, windows=(1, 37)):
     ]
 
 
+# DeepSpeed keeps its engines for ever, by default with a bucket of 2 GB each: a rank that has so many cannot fork.
+ZERO = {"stage3_param_persistence_threshold": 0, "reduce_bucket_size": 1_000_000}
+
+
 def ds_settings(stage, accumulation, clip, zero=None, **more):
     """A DeepSpeed config for `stage`; `zero` and `more` are added to its ZeRO section and to its top level."""
     return {
@@ -38,7 +42,7 @@ def ds_settings(stage, accumulation, clip, zero=None, **more):
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": clip,
         "zero_allow_untested_optimizer": True,
-        "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0, **(zero or {})},
+        "zero_optimization": {"stage": stage, **ZERO, **(zero or {})},
         **more,
     }
 

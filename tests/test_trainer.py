@@ -76,11 +76,19 @@ def test_two_configs_are_refused(folder, tmp_path):
         make_trainer(folder, tmp_path, model=model)
 
 
+@pytest.fixture
+def own_environment(monkeypatch):
+    """Accelerate's plugin tells the whole process, and so every command that a later test starts."""
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "false")
+
+
+@pytest.mark.usefixtures("own_environment")
 def test_fsdp1_is_refused_with_what_to_use():
     with pytest.raises(ValueError, match="fsdp_version=1: FSDP1 is not supported.*fsdp_version: 2"):
         fsdp.check_plugin(FullyShardedDataParallelPlugin(fsdp_version=1, cpu_ram_efficient_loading=False))
 
 
+@pytest.mark.usefixtures("own_environment")
 def test_weights_on_one_rank_only_are_refused():
     with pytest.raises(ValueError, match="fsdp_cpu_ram_efficient_loading=true"):
         fsdp.check_plugin(FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=True))
