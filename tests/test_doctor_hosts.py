@@ -27,6 +27,7 @@ def test_a_healthy_pair_passes_under_every_launcher(script, hosts, tmp_path):
     assert output.count(table) == 1, output
 
 
+@pytest.mark.slow
 def test_a_slow_wire_is_named(hosts, tmp_path):
     with hosts.slow_link() as slowed:
         if not slowed:

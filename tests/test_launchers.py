@@ -56,7 +56,9 @@ def test_a_script_that_is_called_once_starts_all_ranks(name, tmp_path, monkeypat
     assert_two_ranks(tmp_path, source, monkeypatch)
 
 
-@pytest.mark.parametrize("name", PER_NODE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "torchrun.sh" else [pytest.mark.slow]) for name in PER_NODE]
+)
 def test_a_script_that_is_called_on_each_node_starts_its_ranks(name, tmp_path, monkeypatch):
     launchers.prepare(tmp_path, train=launchers.REPORTER)
     environment = {"CACHED_DS_INTERFACE": "lo", "MASTER_PORT": str(free_port())}
@@ -96,6 +98,7 @@ def test_torchrun_restarts_a_killed_rank_from_the_last_checkpoint(folder, expect
     assert workshop.worst_error(tmp_path / "out", expected[0]) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_rank_that_fails_in_mid_step_ends_all_and_is_named(folder, tmp_path):
     launchers.prepare(tmp_path, train=launchers.MORTAL)
     done = launchers.run(tmp_path, ["mpirun.sh", 2, *flags(folder, tmp_path / "out")], DEATH="raised")
