@@ -16,7 +16,6 @@ import dataclasses
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import cells
 import torch
@@ -69,26 +68,27 @@ MODELS = (
 
 def plan(model: Model, ranks: list[int]) -> list[Cell]:
     """The cells of a model."""
-    alone = [_cell(model, ALONE, 1, limited=limited) for limited in (False, True)]
-    return alone + [_cell(model, variant, count, limited=True) for count in ranks for variant in ENGINES]
+    alone = [_cell(model, ALONE, 1, memory=memory) for memory in (None, model.memory)]
+    return alone + [_cell(model, variant, count, memory=model.memory) for count in ranks for variant in ENGINES]
 
 
-def _cell(model: Model, variant: str, ranks: int, *, limited: bool) -> Cell:
+def _cell(model: Model, variant: str, ranks: int, *, memory: float | None) -> Cell:
     length = Shape(**model.shape).length_of(windows=WINDOWS)
-    what = {"title": model.title, "variant": variant, "ranks": ranks, "limited": limited, "fake": False}
+    what = {"title": model.title, "variant": variant, "ranks": ranks, "memory": memory, "fake": False}
     how = {"length": length, "steps": STEPS, "fields": {"schedule": "layer"}, "shape": model.shape, "led": model.led}
     return Cell(what | how, script=SCRIPT)
 
 
 def run(cell: Cell, machine: Machine) -> Result:
-    """The joint result of a cell, whose processes may allocate as much as its model's limit says."""
-    memory = model_of(cell.settings).memory if cell.settings["limited"] else machine.memory_gib
+    """The joint result of a cell, whose processes may allocate as much as it says."""
+    memory = cell.settings["memory"] or machine.memory_gib
     return Local().run(cell, dataclasses.replace(machine, memory_gib=memory))
 
 
-def model_of(settings: dict[str, Any]) -> Model:
-    """The model of a cell."""
-    return next(model for model in MODELS if model.title == settings["title"])
+def measured(planned: list[Cell], store: cells.Store) -> list[Row]:
+    """What is done of the plan, in its order: a run that goes on has the cells in another, and perhaps more."""
+    found = [(cell, store.find(cell)) for cell in planned]
+    return [{"settings": cell.settings, "result": result} for cell, result in found if result is not None]
 
 
 def table(rows: list[Row]) -> str:
@@ -100,9 +100,9 @@ def table(rows: list[Row]) -> str:
 
 def _line(row: Row) -> list[str]:
     settings, result = row["settings"], row["result"]
-    model = model_of(settings)
+    model = next(model for model in MODELS if model.title == settings["title"])
     here, whole = (model.parameters(layers) / 1e6 for layers in (model.shape["encoder_layers"], model.layers))
-    limit = f"{model.memory:g}" if settings["limited"] else "no limit"
+    limit = f"{settings['memory']:g}" if settings["memory"] else "no limit"
     line = [model.title, f"{here:,.0f} M ({whole:,.0f} M)", TITLES[settings["variant"]], str(settings["ranks"]), limit]
     if "failed" in result:
         return [*line, "–", "–", result["failed"].removeprefix("rank 0: ")]
@@ -160,12 +160,17 @@ def main() -> int:
     arguments = parser.parse_args()
     arguments.cores = arguments.cores or sorted(os.sched_getaffinity(0))
     machine = cells.machine_of(arguments)
-    store = cells.Store(arguments.output_dir / "larger.json", resume=arguments.resume, about=cells.about(machine))
+    folder = arguments.output_dir
+    store = cells.Store(folder / "larger.json", resume=arguments.resume, about=cells.about(machine))
     planned = [cell for model in MODELS for cell in plan(model, arguments.ranks)]
-    cells.run_all(planned, machine, store, after_each=lambda _: None, run=run)
-    (arguments.output_dir / "larger.md").write_text(table(store.rows), encoding="utf-8")
-    promises = limits(store.rows)
-    print(table(store.rows), *(promise.line() for promise in promises), sep="\n")
+
+    def write(_: list[Row]) -> None:
+        (folder / "larger.md").write_text(table(measured(planned, store)), encoding="utf-8")
+
+    cells.run_all(planned, machine, store, after_each=write, run=run)
+    rows = measured(planned, store)
+    promises = limits(rows)
+    print(table(rows), *(promise.line() for promise in promises), sep="\n")
     return int(not all(promise.passed for promise in promises))
 
 

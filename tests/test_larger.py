@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 
@@ -35,7 +36,7 @@ def test_the_shapes_are_beyond_bart_large():
 def test_two_ranks_take_the_steps_of_one_process(variant):
     machine = Machine(cores=tuple(os.sched_getaffinity(0)))
     one, two = (
-        Local().run(larger._cell(MODEL, name, ranks, limited=False), machine)
+        Local().run(larger._cell(MODEL, name, ranks, memory=None), machine)
         for name, ranks in ((ALONE, 1), (variant, 2))
     )
     expected = one["ranks"][0]["losses"]
@@ -47,7 +48,7 @@ def test_two_ranks_take_the_steps_of_one_process(variant):
 
 def made_up(cell, *, peak):
     settings = cell.settings
-    if settings["limited"] and settings["variant"] == ALONE:
+    if settings["memory"] and settings["variant"] == ALONE:
         return {"failed": "rank 0: out of memory"}
     rank = {"losses": [3.0, 2.5, 2.0], "held": BYTES, "peak_bytes": peak / settings["ranks"], "seconds": [1.0]}
     return {"ranks": [rank] * settings["ranks"], "seconds": 1.0}
@@ -99,11 +100,27 @@ def test_the_limit_of_a_cell_is_that_of_its_model(tmp_path, monkeypatch):
     seen = []
 
     def run(self, cell, machine):  # noqa: ARG001
-        seen.append((cell.settings["limited"], machine.memory_gib))
+        seen.append(machine.memory_gib)
         return made_up(cell, peak=2**33)
 
     monkeypatch.setattr(Local, "run", run)
     monkeypatch.setattr(sys, "argv", ["larger.py", "--output_dir", str(tmp_path), "--ranks", "2", "4"])
     assert larger.main() == 0
-    assert seen == [(False, 20.0), *[(True, 5)] * 5]
+    assert seen == [20, *[5] * 5]
     assert {path.name for path in tmp_path.iterdir()} == {"larger.md", "larger.json"}
+
+
+@pytest.mark.usefixtures("only_tiny")
+def test_a_run_that_goes_on_measures_what_failed_and_what_changed(tmp_path, monkeypatch, capsys):
+    def go_on(peak):
+        monkeypatch.setattr(Local, "run", lambda _, cell, __: made_up(cell, peak=peak))
+        monkeypatch.setattr(sys, "argv", ["larger.py", "--output_dir", str(tmp_path), "--resume"])
+        assert larger.main() == 0
+        return capsys.readouterr().out
+
+    first = go_on(2**33)
+    assert go_on(2**32) == first, "the cell that failed, measured again, stands where it stood"
+    monkeypatch.setattr(larger, "MODELS", (dataclasses.replace(MODEL, memory=4),))
+    changed = go_on(2**32)
+    assert "| one process | 1 | 4 | – | – | out of memory |" in changed
+    assert "| FSDP2 | 4 | 4 | 4.00 | 1.00 |" in changed and "| 5 |" not in changed
