@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from rouge_score import rouge_scorer
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from cached_ds.data import exact_match
@@ -16,6 +15,8 @@ ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 def rouge(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Mean F1 x 100 of ROUGE-1, 2, L and Lsum (the last over sentences), keys as in `ROUGE_TYPES`."""
+    from rouge_score import rouge_scorer  # with nltk, nearly half a second: only for runs that generate
+
     scorer = rouge_scorer.RougeScorer(ROUGE_TYPES, use_stemmer=True)
     scores = [
         scorer.score(one_sentence_a_line(reference), one_sentence_a_line(prediction))

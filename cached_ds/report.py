@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 PICTURE = "training.png"
 
 
@@ -17,6 +15,8 @@ def draw(output_dir: str | Path) -> Path:
     Raises:
         ValueError: the folder has no `trainer_state.json`.
     """
+    from matplotlib.figure import Figure  # half a second, which most ranks and commands need not spend
+
     state = Path(output_dir) / "trainer_state.json"
     if not state.is_file():
         raise ValueError(f"{output_dir}: no trainer_state.json here; give the --output_dir of a training run")
