@@ -127,15 +127,15 @@ def run_all(
     after_each: Callable[[list[dict[str, Any]]], None],
     run: Callable[[Cell, Machine], dict[str, Any]] = run,
 ) -> None:
-    """Run the cells in their order, but those that `store` has; `after_each` gets all rows after every cell."""
+    """Run the cells in their order, but those that `store` has; `after_each` gets all rows after every one of both."""
     with tqdm(total=len(cells), unit="cell") as bar:
         for cell in cells:
             bar.set_description(cell.describe())
             if store.find(cell) is None:
                 result = run(cell, machine)
                 store.add(cell, result)
-                after_each(store.rows)
                 bar.write(f"{cell.describe()}: {result.get('failed') or _short(result)}", file=sys.stderr)
+            after_each(store.rows)
             bar.update()
 
 

@@ -161,7 +161,6 @@ def main() -> int:
         (folder / "memory.md").write_text(table(rows), encoding="utf-8")
 
     cells.run_all(plan(arguments), machine, store, after_each=write)
-    write(store.rows)  # with --resume nothing may have been left to run
     peaks, saved = split(store.rows)
     plots.memory(peaks, saved_bytes(saved), folder / "memory.png")
     promises = limits(store.rows, shape)

@@ -161,7 +161,6 @@ def main() -> int:
         (folder / "speed.md").write_text(table(rows, shape), encoding="utf-8")
 
     cells.run_all(plan(arguments), machine, store, after_each=write)
-    write(store.rows)  # with --resume nothing may have been left to run
     plots.speed(Results(store.rows), shape, folder / "speed.png", model_seconds=model_seconds)
     promises = limits(store.rows)
     print(table(store.rows, shape), *disturbed(store.rows, machine.threads), sep="\n")

@@ -203,6 +203,19 @@ def test_a_store_goes_on_where_it_stopped(tmp_path):
     assert Store(path, resume=False, about={}).rows == []
 
 
+def test_a_table_is_written_even_if_nothing_was_left_to_run(tmp_path):
+    written, done, new = [], Cell({"length": 1}), Cell({"length": 2})
+    (store := Store(tmp_path / "x.json", resume=True, about={})).add(done, {"seconds": 1.0})
+
+    def go_on(*planned):
+        cells.run_all(planned, Machine(), store, after_each=lambda rows: written.append(len(rows)), run=lambda *_: {})
+
+    go_on(done)
+    assert written == [1]
+    go_on(done, new)
+    assert written == [1, 1, 2]
+
+
 def test_every_variant_has_its_words():
     assert set(STEPS) == set(PEERS) and set(NAMES) == set(PEERS) | set(CACHED)
     assert set(FLOP_KINDS) == set(NAMES) - {"led"} and set(FLOP_KINDS.values()) <= flops.FORWARDS.keys()
