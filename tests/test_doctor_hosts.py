@@ -5,6 +5,7 @@ from __future__ import annotations
 import host_scripts
 import pytest
 from repo import ROOT
+from slow import slow_but
 
 pytestmark = pytest.mark.timeout(200)
 TRAIN = f"sys.path.insert(0, {str(ROOT / 'launch')!r})\nimport train\ntrain.main(sys.argv[1:])\n"
@@ -18,8 +19,7 @@ def examined(hosts, script, folder):
     return [each.returncode for each in found], "".join(each.output for each in found)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("script", [*host_scripts.PER_HOST, *host_scripts.ONCE])
+@pytest.mark.parametrize("script", slow_but(["mpirun.sh"], [*host_scripts.PER_HOST, *host_scripts.ONCE]))
 def test_a_healthy_pair_passes_under_every_launcher(script, hosts, tmp_path):
     codes, output = examined(hosts, script, tmp_path)
     assert not any(codes), output

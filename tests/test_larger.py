@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from repo import ROOT
+from slow import slow_but
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -30,9 +31,7 @@ def test_the_shapes_are_beyond_bart_large():
 
 @pytest.mark.timeout(120)
 @pytest.mark.usefixtures("zero_ops")
-@pytest.mark.parametrize(
-    "variant", [pytest.param(name, marks=[] if name == "fsdp2" else [pytest.mark.slow]) for name in larger.ENGINES]
-)
+@pytest.mark.parametrize("variant", slow_but(["fsdp2"], larger.ENGINES))
 def test_two_ranks_take_the_steps_of_one_process(variant):
     machine = Machine(cores=tuple(os.sched_getaffinity(0)))
     one, two = (

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import host_scripts
 import pytest
+from slow import slow_but
 
 TRAIN = "import failing_rank\nfailing_rank.main(sys.argv[-1])\n"
 LISTENER = "import socket, sys, time; s = socket.create_server(('', int(sys.argv[1]))); time.sleep(600)"  # says nothing
@@ -44,9 +45,7 @@ def assert_failed(hosts, found, messages):
         assert not each.survivors, f"host {number}: {each.survivors}"
 
 
-@pytest.mark.parametrize(
-    ("script", "failure"), [pytest.param(*each, marks=[] if each in QUICK else [pytest.mark.slow]) for each in FAILURES]
-)
+@pytest.mark.parametrize(("script", "failure"), slow_but(QUICK, FAILURES))
 def test_a_rank_that_fails_ends_all_and_is_named(script, failure, hosts, tmp_path):
     words = ["--failure", failure]
     commands, environment = host_scripts.prepare(hosts, script, words, folder=tmp_path, train=TRAIN)
@@ -97,9 +96,7 @@ MISSING_NODE = {"torchrun.sh": FEWER.format("torchrun"), "accelerate_fsdp.sh": F
 MISSING_NODE["deepspeed_no_ssh.sh"] = MISSING
 
 
-@pytest.mark.parametrize(
-    "script", [pytest.param(name, marks=[] if name == "torchrun.sh" else [pytest.mark.slow]) for name in MISSING_NODE]
-)
+@pytest.mark.parametrize("script", slow_but(["torchrun.sh"], MISSING_NODE))
 def test_a_node_that_is_missing_is_named(script, hosts, tmp_path):
     commands, environment = host_scripts.prepare(hosts, script, ["--failure", "none"], folder=tmp_path, train=TRAIN)
     found = hosts.run(commands[:1], **environment | {"CACHED_DS_JOIN_TIMEOUT": "3"})

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import launchers
 import pytest
 import workshop
+from slow import slow_but
 from workshop import flags, free_port
 
 from cached_ds import ranks
@@ -56,9 +57,7 @@ def test_a_script_that_is_called_once_starts_all_ranks(name, tmp_path, monkeypat
     assert_two_ranks(tmp_path, source, monkeypatch)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "torchrun.sh" else [pytest.mark.slow]) for name in PER_NODE]
-)
+@pytest.mark.parametrize("name", slow_but(["torchrun.sh"], PER_NODE))
 def test_a_script_that_is_called_on_each_node_starts_its_ranks(name, tmp_path, monkeypatch):
     launchers.prepare(tmp_path, train=launchers.REPORTER)
     environment = {"CACHED_DS_INTERFACE": "lo", "MASTER_PORT": str(free_port())}
