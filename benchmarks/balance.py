@@ -21,17 +21,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import plots
 import torch
-from lengths import DATA
-from results import Limit, Results, Row, markdown, number
+from reports import plots
+from reports.results import Limit, Results, Row, markdown, number
+from subjects.lengths import DATA
 from torch.utils.data import RandomSampler, Sampler
 from tqdm import tqdm
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from cached_ds.sampler import LengthBalancedSampler, idle_share, rank_times
+from cached_ds.training.sampler import LengthBalancedSampler, idle_share, rank_times
 
-DOCS = Path(__file__).parent.parent / "docs"
+MEASURED = Path(__file__).parent.parent / "docs" / "measured"
 FIXED_TOKENS = 512
 SAMPLERS = ("random", "length grouping", "cached_ds")
 TARGET = ("BookSum, chapters", 64)
@@ -165,9 +165,9 @@ def main() -> int:
     parser.add_argument("--ranks", type=int, nargs="+", default=[8, 64, 512], help="numbers of ranks")
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA), help="whose lengths")
     parser.add_argument("--seeds", type=int, default=5, help="data sets drawn of each kind (default: 5)")
-    parser.add_argument("--speed", type=Path, default=DOCS / "speed.json", help="the speed benchmark's results")
+    parser.add_argument("--speed", type=Path, default=MEASURED / "speed.json", help="the speed benchmark's results")
     parser.add_argument("--fixed_tokens", type=float, help="a / b (default: of --speed, else 512)")
-    parser.add_argument("--output_dir", type=Path, default=DOCS, help="where table, JSON and plot go (default: docs)")
+    parser.add_argument("--output_dir", type=Path, default=MEASURED, help="where results go (default: docs/measured)")
     arguments = parser.parse_args()
     model, fixed_tokens = step_model(arguments.speed), arguments.fixed_tokens
     if fixed_tokens is None:

@@ -17,13 +17,13 @@ import os
 import sys
 from collections.abc import Iterator
 
-import cells
 import torch
-from cells import Cell, Machine
-from crew import Local, Result
-from results import Limit, Row, markdown
-from shape import Shape, make_model
-from trainers import ALONE
+from harness import cells
+from harness.cells import Cell, Machine
+from harness.crew import Local, Result
+from reports.results import Limit, Row, markdown
+from subjects.engines import ALONE
+from subjects.shape import Shape, make_model
 
 SCRIPT, STEPS, WINDOWS, GIB = "larger_step.py", 3, 2, 2**30
 ENGINES = {"zero3_offload": "ZeRO-3, offload", "fsdp2": "FSDP2"}

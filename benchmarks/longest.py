@@ -19,9 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cells
-from cells import Cell, Machine
-from results import Limit, markdown
+from harness import cells
+from harness.cells import Cell, Machine
+from reports.results import Limit, markdown
 from safetensors import safe_open
 
 TOKENS = 524288
@@ -39,7 +39,9 @@ def run_both(arguments: argparse.Namespace, folder: Path) -> dict[str, dict[str,
     for number, (name, fields) in enumerate(RUNS.items()):
         gradients = str(folder / f"{number}.safetensors")
         settings = {"length": arguments.tokens, "fields": fields | arguments.cached_fields, "shape": arguments.shape}
-        jobs.append((name, Cell(settings | {"gradients": gradients}, script="train_step.py"), _cores(machine, number)))
+        jobs.append(
+            (name, Cell(settings | {"gradients": gradients}, script="longest_step.py"), _cores(machine, number))
+        )
     with ThreadPoolExecutor(2 if arguments.parallel else 1) as pool:
         found = pool.map(
             lambda job: cells.run(job[1], job[2] if arguments.parallel else machine, show_stderr=True), jobs
@@ -113,7 +115,7 @@ def main() -> int:
     (folder / "longest.md").write_text(text, encoding="utf-8")
     for name, result in found.items():
         settings = {"length": arguments.tokens, "run": name, "fields": RUNS[name], "shape": arguments.shape}
-        store.add(Cell(settings, script="train_step.py"), result | {"worst_difference": None if failed else error})
+        store.add(Cell(settings, script="longest_step.py"), result | {"worst_difference": None if failed else error})
     promises = limits(found, error)
     print(text, *(promise.line() for promise in promises), sep="\n")
     return int(not all(promise.passed for promise in promises))

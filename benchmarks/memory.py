@@ -15,12 +15,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-import cells
-import plots
-from cells import Cell
-from results import Limit, Results, Row, markdown, number, tokens
-from shape import Shape
-from variants import NAMES, TITLES, fields_of
+from harness import cells
+from harness.cells import Cell
+from reports import plots
+from reports.results import Limit, Results, Row, markdown, number, tokens
+from subjects.shape import Shape
+from subjects.variants import NAMES, TITLES, fields_of
 
 LONGEST = {"full": 16384, "checkpointing": 65536, "published": 65536, "two_phase": 65536}
 DEFAULT = ("truncation", "full", "checkpointing", "published", "two_phase", "cached", "cached_disk")

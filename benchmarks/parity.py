@@ -1,6 +1,6 @@
 """The parity table: every family under every engine against full backpropagation through the whole documents.
 
-    make parity        # or: .venv/bin/python benchmarks/parity.py [--output_dir docs]
+    make parity        # or: .venv/bin/python benchmarks/parity.py [--output_dir docs/measured]
 
 Two ranks, one with documents of 1 window and one with 37, two padded documents per batch, accumulation 3, clipping,
 three steps, dropout off and on. A cell is the worst relative error of any parameter (or loss) after the three steps.
@@ -19,11 +19,11 @@ import torch
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
+MEASURED = ROOT / "docs" / "measured"
 sys.path.insert(0, str(ROOT / "tests"))
 
-import engines  # noqa: E402
-import tiny  # noqa: E402
-from ranks import Ranks  # noqa: E402
+from helpers import engines, tiny  # noqa: E402
+from helpers.rank_pool import Ranks  # noqa: E402
 
 LIMIT = 1e-5  # float32: a wrong gradient moves some weight by 1e-3
 DROPOUTS = (0.0, 0.1)
@@ -57,7 +57,12 @@ def as_markdown(table: dict[str, dict[str, float]]) -> str:
 def main() -> int:
     """Measure, print, write; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=ROOT / "docs", help="where the table goes (default: docs)")
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        default=MEASURED,
+        help="where the table goes (default: docs/measured)",
+    )
     arguments = parser.parse_args()
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     table = measure()

@@ -19,15 +19,15 @@ import os
 import sys
 from typing import Any
 
-import cells
-import scaling_plots
-from cells import Cell, Machine
-from crew import Crew, discover, make_crew
-from results import Row
-from scaling_report import failures, limits, table
-from scaling_results import Scaling
-from shape import Shape
-from trainers import ALONE, ENGINES
+from harness import cells
+from harness.cells import Cell, Machine
+from harness.crew import Crew, discover, make_crew
+from reports import scaling_plots
+from reports.results import Row
+from reports.scaling_report import failures, limits, table
+from reports.scaling_results import Scaling
+from subjects.engines import ALONE, ENGINES
+from subjects.shape import Shape
 
 from cached_ds import leaving
 

@@ -16,13 +16,13 @@ import statistics
 import sys
 from typing import Any
 
-import cells
-import flops
-import plots
-from cells import Cell
-from results import Limit, Results, Row, markdown, number, tokens
-from shape import Shape
-from variants import FLOP_KINDS, NAMES, TITLES, fields_of
+from harness import cells
+from harness.cells import Cell
+from probes import flops
+from reports import plots
+from reports.results import Limit, Results, Row, markdown, number, tokens
+from subjects.shape import Shape
+from subjects.variants import FLOP_KINDS, NAMES, TITLES, fields_of
 
 LONGEST = {"full": 16384, "cached_auto": 16384, "led": 4096}  # what fits, and what takes minutes per step
 UNDISTURBED = 0.97

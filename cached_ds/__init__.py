@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from cached_ds.attach import attach, detach
-from cached_ds.config import CachedConfig
+from cached_ds.attachment import attach, detach
+from cached_ds.settings.config import CachedConfig
 
 __all__ = ["CachedConfig", "CachedSeq2SeqTrainer", "attach", "detach", "fsdp", "zero"]
 
@@ -16,5 +16,5 @@ def __getattr__(name: str) -> Any:
     if name in ("fsdp", "zero"):
         return importlib.import_module(f"cached_ds.{name}")
     if name == "CachedSeq2SeqTrainer":
-        return importlib.import_module("cached_ds.trainer").CachedSeq2SeqTrainer
+        return importlib.import_module("cached_ds.training.trainer").CachedSeq2SeqTrainer
     raise AttributeError(f"module 'cached_ds' has no attribute {name!r}")

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from cached_ds import doctor, report
-from cached_ds.command_line import without_local_rank
+from cached_ds import doctor
+from cached_ds.evaluation import curves as report
+from cached_ds.evaluation.summarize import summarize_files
 from cached_ds.leaving import give_up, leave
-from cached_ds.summarize import summarize_files
+from cached_ds.run.flags import without_local_rank
 
 
 def main(argv: Sequence[str] | None = None) -> int:

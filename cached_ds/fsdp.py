@@ -24,8 +24,8 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 
-from cached_ds.attach import inner_model, windowed_encoder
-from cached_ds.layerwise import Layerwise
+from cached_ds.attachment import inner_model, windowed_encoder
+from cached_ds.encoder.layerwise import Layerwise
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -16,10 +16,10 @@ import torch
 from deepspeed.utils import z3_leaf_module
 from torch import nn
 
-from cached_ds import ds_config
-from cached_ds.attach import ensure_attached, windowed_encoder
-from cached_ds.config import CachedConfig
-from cached_ds.layerwise import Layerwise
+from cached_ds.attachment import ensure_attached, windowed_encoder
+from cached_ds.encoder.layerwise import Layerwise
+from cached_ds.settings import deepspeed_keys as ds_config
+from cached_ds.settings.config import CachedConfig
 
 
 def initialize(

@@ -20,15 +20,18 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from cached_ds import CachedSeq2SeqTrainer, cli, rank_logs, report, resuming
-from cached_ds.arguments import Arguments, parse
-from cached_ds.build import build_data, build_model
-from cached_ds.command_line import without_local_rank
+from cached_ds import CachedSeq2SeqTrainer, cli
 from cached_ds.data import WholeDocumentCollator
+from cached_ds.evaluation import curves as report
+from cached_ds.evaluation.metrics import decode, summary_metrics
 from cached_ds.leaving import give_up, leave
-from cached_ds.metrics import decode, summary_metrics
-from cached_ds.ranks import Place
-from cached_ds.startup import begin
+from cached_ds.ranks import logs as rank_logs
+from cached_ds.ranks.discovery import Place
+from cached_ds.ranks.startup import begin
+from cached_ds.run.arguments import Arguments, parse
+from cached_ds.run.build import build_data, build_model
+from cached_ds.run.flags import without_local_rank
+from cached_ds.training import checkpoints as resuming
 
 
 def main(argv: Sequence[str]) -> None:

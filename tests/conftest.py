@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import workshop
-from hosts import two_hosts
-from ranks import Ranks
+from helpers.rank_pool import Ranks
+from lab import workshop
+from lab.hosts import two_hosts
 from torch.utils.cpp_extension import get_default_build_root
 
 BUILD_SECONDS = 300  # DeepSpeed compiles its shared-memory op once per machine: 45 s on two idle cores

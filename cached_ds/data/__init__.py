@@ -8,12 +8,12 @@ pretrained model.
 
 from __future__ import annotations
 
-from .arguments import DataArguments
-from .collator import WholeDocumentCollator
-from .keyfacts import KeyFactsConfig, exact_match
-from .sources import load_splits
-from .tokenization import tokenize_splits
-from .tokenizer import train_tokenizer
+from cached_ds.data.arguments import DataArguments
+from cached_ds.data.collator import WholeDocumentCollator
+from cached_ds.data.load import load_splits
+from cached_ds.data.sources.keyfacts import KeyFactsConfig, exact_match
+from cached_ds.data.tokenization import tokenize_splits
+from cached_ds.data.tokenizer_training import train_tokenizer
 
 __all__ = [
     "DataArguments",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .arguments import DataArguments
+from cached_ds.data.arguments import DataArguments
 
 
 @dataclass(frozen=True, kw_only=True)

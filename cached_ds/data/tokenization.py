@@ -14,7 +14,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from .arguments import DataArguments
+from cached_ds.data.arguments import DataArguments
 
 _BATCH = 16
 

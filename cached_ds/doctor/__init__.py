@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
+from cached_ds.doctor.context import Limits, add_flags
 from cached_ds.doctor.examination import Examination, examine
-from cached_ds.doctor.visit import Limits, add_flags
 
 __all__ = ["Examination", "Limits", "add_flags", "examine"]

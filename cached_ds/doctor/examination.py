@@ -11,10 +11,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from cached_ds import ranks, rendezvous
-from cached_ds.doctor import clock, files, machine, network, software, table
+from cached_ds.doctor import table
 from cached_ds.doctor.check import Check, Facts, Finding
-from cached_ds.doctor.visit import Limits, Visit, begin
+from cached_ds.doctor.checks import clock, files, machine, network, software
+from cached_ds.doctor.context import Limits, Visit, begin
+from cached_ds.ranks import discovery as ranks
+from cached_ds.ranks import rendezvous
 
 CHECKS = (
     software.VERSIONS, software.CODE, machine.DEVICES, machine.CORES, machine.MEMORY, machine.DISK, machine.LIMITS,

@@ -9,8 +9,8 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from cached_ds.data import DataArguments, load_splits
-from cached_ds.data import hub as hub_module
-from cached_ds.data.hub import HUB_LAYOUTS, unpack_query
+from cached_ds.data.sources import hub as hub_module
+from cached_ds.data.sources.hub import HUB_LAYOUTS, unpack_query
 
 
 class Hub:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cached_ds.data import DataArguments, KeyFactsConfig, exact_match, load_splits
-from cached_ds.data.keyfacts import make_document
+from cached_ds.data.sources.keyfacts import make_document
 
 options = st.builds(
     KeyFactsConfig,

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cached_ds.data import DataArguments, load_splits, pysource
-from cached_ds.data.docstrings import first_paragraph, leading_docstring, parse, remove_docstrings
-from cached_ds.data.pysource import find_sources, library_roots
+from cached_ds.data import DataArguments, load_splits
+from cached_ds.data.sources import pysource
+from cached_ds.data.sources.docstrings import first_paragraph, leading_docstring, parse, remove_docstrings
+from cached_ds.data.sources.pysource import find_sources, library_roots
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
 FILLER = "VALUE = 1  # a comment\n" * 200

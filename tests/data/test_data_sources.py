@@ -11,7 +11,7 @@ import datasets
 import pytest
 
 from cached_ds.data import DataArguments, load_splits
-from cached_ds.data import files as files_module
+from cached_ds.data.sources import local_files as files_module
 
 ROWS = [{"report": f"Document {i}\nwith two lines, NA", "gist": f"Gist {i}", "query": f"Why {i}?"} for i in range(20)]
 

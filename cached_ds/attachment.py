@@ -1,0 +1,150 @@
+"""Attach and detach: turn a Hugging Face encoder-decoder into one that reads whole documents, and back.
+
+`attach` changes five things on the model, all undone by `detach`:
+  1. the class of the encoder instance (windowed.py);
+  2. a forward pre-hook on the model, which takes `prefix_lengths` out of the keyword arguments and hands it to the
+     encoder (Hugging Face models would pass it on to the decoder too, or drop it);
+  3. `accepts_loss_kwargs = False`, which tells transformers' Trainer that the loss is a mean over the batch. Their
+     forward takes `**kwargs`, from which the Trainer concludes the contrary: it would skip the division by the
+     accumulation steps and multiply the loss by the world size (transformers 5.23; design 9);
+  4. the class of the head, and two hooks that let it compute the training loss in chunks (chunked_loss.py);
+  5. the class of each cross-attention, and a hook on the decoder, that stream the document (cross_attention.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from torch import nn
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+from cached_ds.decoder.chunked_loss import attach_loss, detach_loss
+from cached_ds.decoder.cross_attention import attach_streaming, detach_streaming
+from cached_ds.encoder.layered import Folded, attach_layers, detach_layers
+from cached_ds.encoder.state import WindowState
+from cached_ds.encoder.windowed import Windowed
+from cached_ds.models.class_swap import base_of, remove_hook, swapped_class
+from cached_ds.models.families import check_window, family_of
+from cached_ds.planning.budget import Budget
+from cached_ds.planning.compiled import undo
+from cached_ds.settings.config import CachedConfig
+
+M = TypeVar("M", bound=nn.Module)
+LOSS_FLAG = "accepts_loss_kwargs"
+
+
+def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
+    """Make `model` read documents of any length; returns the same object.
+
+    Call it before the model is wrapped or sharded (DDP, FSDP2, ZeRO); a PEFT model is fine.
+    Trained with `labels`, the model's output has no logits: its loss is computed in chunks (chunked_loss.py).
+
+    Args:
+        model: a Hugging Face encoder-decoder of a supported family, or a PEFT model over one.
+        config: how to cut and replay; or give the fields of `CachedConfig` themselves: `attach(model, window=1024)`.
+        **fields: fields of `CachedConfig`, instead of `config`.
+
+    Raises:
+        ValueError: both config and fields; unsupported family; already attached; already sharded; a window that the
+            encoder cannot read.
+    """
+    if config is not None and fields:
+        raise ValueError(f"give either a CachedConfig or its fields, not both: {', '.join(sorted(fields))}")
+    config = CachedConfig.from_dict(fields) if config is None else config
+    inner = inner_model(model)
+    encoder: Any = inner.get_encoder()
+    _check_attachable(encoder)
+    family = family_of(inner.config)
+    check_window(family, inner.config, config)
+    decoder: Any = inner.get_decoder()
+    layers = len(getattr(decoder, family.layers))
+    encoder.cached = decoder.cached = WindowState(config, family, layers, Budget(config))
+    if config.schedule == "layer":
+        attach_layers(encoder)
+    encoder.__class__ = swapped_class(Folded if config.schedule == "layer" else Windowed, encoder.__class__)
+    if config.stream_cross_attention:
+        attach_streaming(inner, family)
+    attach_loss(inner)
+    setattr(inner, LOSS_FLAG, False)
+    inner.register_forward_pre_hook(_take_prefix, with_kwargs=True)
+    return model
+
+
+def ensure_attached(model: M, config: CachedConfig | None) -> M:
+    """Attach `model` unless it is attached; None: the defaults, or what it is attached with. Returns the same object.
+
+    Raises:
+        ValueError: a config for a model that is attached already; what `attach` refuses.
+    """
+    if not is_attached(model):
+        return attach(model, config)
+    if config is not None:
+        raise ValueError("the model is attached already: leave `cached` out, or detach it first")
+    return model
+
+
+def detach(model: M) -> M:
+    """Undo `attach`; returns the same object.
+
+    Raises:
+        ValueError: nothing is attached.
+    """
+    inner = inner_model(model)
+    encoder: Any = windowed_encoder(inner)
+    detach_layers(encoder)
+    encoder.__class__ = base_of(encoder)
+    undo(getattr(encoder, encoder.cached.family.layers))
+    del encoder.cached, inner.get_decoder().cached
+    detach_streaming(inner)
+    detach_loss(inner)
+    delattr(inner, LOSS_FLAG)
+    remove_hook(inner, _take_prefix)
+    return model
+
+
+def is_attached(model: nn.Module) -> bool:
+    """Whether `model` (or the model inside DDP, FSDP2, DeepSpeed or PEFT wrappers) is attached."""
+    return any(isinstance(module, Windowed) for module in model.modules())
+
+
+def windowed_encoder(model: nn.Module) -> Windowed:
+    """The attached encoder inside `model`, whatever wraps it.
+
+    Raises:
+        ValueError: nothing is attached.
+    """
+    for module in model.modules():
+        if isinstance(module, Windowed):
+            return module
+    raise ValueError("the model is not attached; call cached_ds.attach(model, window=...) first")
+
+
+def inner_model(model: Any) -> PreTrainedModel:
+    """The Hugging Face model itself, out of a PEFT wrapper.
+
+    Raises:
+        ValueError: there is none.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not isinstance(inner, PreTrainedModel):
+        raise ValueError(
+            f"{type(model).__name__} is not a Hugging Face model; attach it before an engine wraps or shards it"
+        )
+    return inner
+
+
+def _check_attachable(encoder: nn.Module) -> None:
+    if isinstance(encoder, Windowed):
+        raise ValueError("the model is already attached; call cached_ds.detach(model) first to attach it anew")
+    if any(isinstance(parameter, DTensor) for parameter in encoder.parameters()):
+        raise ValueError("the encoder's parameters are already sharded; attach first, then shard the model")
+    if hasattr(encoder, "ds_id"):  # ZeRO-3 numbers the modules it has hung its hooks on: they would gather per window
+        raise ValueError("ZeRO-3 already manages the encoder; attach before deepspeed.initialize")
+
+
+def _take_prefix(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Forward pre-hook: hand `prefix_lengths` [B] to the encoder, if this call runs it: `generate` did before."""
+    prefix = kwargs.pop("prefix_lengths", None)
+    windowed_encoder(model).cached.prefix_lengths = prefix if kwargs.get("encoder_outputs") is None else None
+    return args, kwargs

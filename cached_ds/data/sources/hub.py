@@ -1,0 +1,117 @@
+"""Data sets of the Hugging Face hub: the layout of the long-document benchmarks, and one shape for all of them.
+
+A cell may be a list of strings (the scenes of a screenplay, the lines of a transcript): line breaks join its parts.
+Rows without a document or a summary are left out, because a user cannot mend them; their number is logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import DatasetDict, Features, Value, load_dataset
+
+from cached_ds.data.arguments import FILE_FIELDS, DataArguments
+from cached_ds.data.columns import Columns, choose_columns
+
+logger = logging.getLogger(__name__)
+PARQUET_EXPORT = "refs/convert/parquet"
+_BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubLayout:
+    """How a data set on the hub is laid out.
+
+    Attributes:
+        columns: the columns of the document and of the summary.
+        exported: the data set is a script, which `datasets` no longer runs: the hub's own Parquet export is read.
+        packed_query: the document column reads `<s> query</s> document`, and the query is the document's prefix.
+    """
+
+    columns: Columns
+    exported: bool = False
+    packed_query: bool = False
+
+
+HUB_LAYOUTS = {
+    "ccdv/govreport-summarization": HubLayout(columns=Columns(text="report", summary="summary")),
+    "YuanPJ/summ_screen": HubLayout(columns=Columns(text="Transcript", summary="Recap"), exported=True),
+    "rohitsaxena/qmsum": HubLayout(columns=Columns(text="src", summary="tgt"), packed_query=True),
+    "rohitsaxena/MENSA": HubLayout(columns=Columns(text="scenes", summary="summary")),
+    "rohitsaxena/booksum2": HubLayout(columns=Columns(text="text", summary="summary")),
+    "kmfoda/booksum": HubLayout(columns=Columns(text="chapter", summary="summary_text")),
+    "tau/scrolls": HubLayout(columns=Columns(text="input", summary="output")),
+}
+
+
+def load_hub(arguments: DataArguments) -> DatasetDict:
+    """Download a data set (or take it from the cache) and reduce it to text, summary and prefix."""
+    name = str(arguments.dataset_name)
+    layout = HUB_LAYOUTS.get(name)
+    splits = _download(name, arguments.dataset_config_name, exported=layout is not None and layout.exported)
+    known = {split: splits[split] for split in FILE_FIELDS if split in splits}
+    if not known:
+        raise ValueError(f"{name}: none of the splits {', '.join(FILE_FIELDS)}; the splits are {', '.join(splits)}")
+    return DatasetDict({split: _reduce(rows, arguments, layout, f"{name}, {split}") for split, rows in known.items()})
+
+
+def _download(name: str, config_name: str | None, *, exported: bool) -> DatasetDict:
+    place = {"data_dir": config_name, "revision": PARQUET_EXPORT} if exported else {"name": config_name}
+    try:
+        return load_dataset(name, **place)
+    except (FileNotFoundError, ConnectionError, RuntimeError) as error:
+        raise ValueError(
+            f"dataset_name={name!r}: {error}. The embedded data sets pysource and keyfacts and local files need no "
+            "download"
+        ) from error
+
+
+def _reduce(rows: Any, arguments: DataArguments, layout: HubLayout | None, where: str) -> Any:
+    known = layout.columns if layout else None
+    columns = choose_columns(arguments, available=rows.column_names, where=where, known=known)
+    packed = layout is not None and layout.packed_query and columns.text == layout.columns.text
+    packed = packed and arguments.prefix_column is None and arguments.source_prefix is None
+    names = [*columns.roles(), *(["prefix"] if packed else [])]
+    reduced = rows.map(
+        _to_text,
+        fn_kwargs={"roles": columns.roles(), "packed": packed},
+        remove_columns=rows.column_names,
+        features=Features({name: Value("string") for name in names}),
+        writer_batch_size=_BATCH,
+        desc=f"Reading {where}",
+    )
+    return _drop_empty(reduced, where)
+
+
+def _to_text(row: dict[str, Any], *, roles: dict[str, str], packed: bool) -> dict[str, str]:
+    texts = {role: _as_text(row[column]) for role, column in roles.items()}
+    if packed:
+        texts["prefix"], texts["text"] = unpack_query(texts["text"])
+    return texts
+
+
+def _as_text(cell: str | list[str] | None) -> str:
+    if cell is None:
+        return ""
+    return cell if isinstance(cell, str) else "\n".join(cell)
+
+
+def unpack_query(packed: str) -> tuple[str, str]:
+    """Take `<s> query</s> document` apart into the query and the document."""
+    query, end, document = packed.partition("</s>")
+    if not end:
+        raise ValueError(f"expected '<s> query</s> document', found {packed[:60]!r}")
+    return query.removeprefix("<s>").strip(), document.strip()
+
+
+def _drop_empty(rows: Any, where: str) -> Any:
+    full = rows.filter(_has_both, input_columns=["text", "summary"], batch_size=_BATCH, writer_batch_size=_BATCH)
+    if len(full) < len(rows):
+        logger.warning("%s: left out %d rows without a document or a summary", where, len(rows) - len(full))
+    return full
+
+
+def _has_both(text: str, summary: str) -> bool:
+    return bool(text.strip() and summary.strip())

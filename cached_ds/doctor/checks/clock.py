@@ -1,0 +1,60 @@
+"""Clock: how far each rank's clock is from that of rank 0, by the quickest of several questions and answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+
+from cached_ds.doctor.check import Check, Facts, Finding, Reports, span
+from cached_ds.doctor.context import Limits, Visit
+
+QUESTIONS = 8
+
+
+def clock(visit: Visit) -> Facts:
+    """Rank 0 tells every other rank in turn what time it has."""
+    if visit.talk is None:
+        return {}
+    if visit.rank:
+        _, skew = min(_ask(visit) for _ in range(QUESTIONS))
+        return {"skew": skew}
+    for rank in range(1, visit.world_size):
+        for _ in range(QUESTIONS):
+            _tell(visit, rank)
+    return {"skew": 0.0}
+
+
+def _ask(visit: Visit) -> tuple[float, float]:
+    """Seconds that the question took, and how much this clock is ahead of the one asked."""
+    there = torch.zeros(1, dtype=torch.float64)
+    asked = time.time()
+    dist.send(there, 0, group=visit.talk)
+    dist.recv(there, 0, group=visit.talk)
+    answered = time.time()
+    return answered - asked, (asked + answered) / 2 - there.item()
+
+
+def _tell(visit: Visit, rank: int) -> None:
+    question = torch.zeros(1, dtype=torch.float64)
+    dist.recv(question, rank, group=visit.talk)
+    dist.send(torch.tensor([time.time()], dtype=torch.float64), rank, group=visit.talk)
+
+
+def judge_clock(reports: Reports, limits: Limits) -> Iterator[Finding]:
+    """No clock far from that of rank 0."""
+    for rank, facts in sorted(reports.items()):
+        if abs(facts["skew"]) > limits.max_skew:
+            side = "ahead of" if facts["skew"] > 0 else "behind"
+            text = f"its clock is {abs(facts['skew']):.1f} s {side} that of rank 0; --max_skew is {limits.max_skew:g}"
+            yield Finding(rank=rank, text=text)
+
+
+def show_clock(reports: Reports) -> str:
+    """The range."""
+    return f"{span([facts['skew'] for facts in reports.values()], lambda skew: f'{skew:+.3f}')} s from rank 0"
+
+
+CLOCK = Check(name="clock", measure=clock, judge=judge_clock, show=show_clock)

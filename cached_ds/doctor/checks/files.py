@@ -1,0 +1,100 @@
+"""Files: the same data, model and settings on every rank, and one output folder that all of them can write to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from cached_ds.doctor.check import Check, Facts, Finding, Reports, unequal_files
+from cached_ds.doctor.checks.machine import existing
+from cached_ds.doctor.context import Limits, Visit
+from cached_ds.run.flags import RECIPE_ENDINGS
+
+FLAGS = (
+    "--train_file", "--validation_file", "--test_file", "--deepspeed",
+    "--model_name_or_path", "--config_name", "--tokenizer_name",
+)  # fmt: skip
+WHOLE = 2**23  # bytes of a file that is read from end to end; of a larger one, so many samples of so many bytes
+SAMPLES, SAMPLE = 32, 2**18
+
+
+def files(visit: Visit) -> Facts:
+    """Digests of the files that the command line names, and of the files in a folder that it names."""
+    named = [path for flag in FLAGS if (path := visit.flag(flag))]
+    named += [word for word in visit.argv[:1] if word.endswith(RECIPE_ENDINGS)]
+    named += [path for path in [visit.limits.accelerate_config] if path]
+    return {"files": {str(path): digest(path) for name in named for path in _inside(Path(name))}}
+
+
+def _inside(path: Path) -> list[Path]:
+    """The file, or the files of the folder; nothing for what is neither, such as a name on the hub."""
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file())
+    return [path] if path.is_file() else []
+
+
+def digest(path: Path) -> str:
+    """Of a small file's content; of a large file's size and of samples, the ends among them."""
+    count = path.stat().st_size
+    summary = hashlib.sha256(str(count).encode())
+    with path.open("rb") as file:
+        if count <= WHOLE:
+            summary.update(file.read())
+        else:
+            for number in range(SAMPLES):
+                file.seek((count - SAMPLE) * number // (SAMPLES - 1))
+                summary.update(file.read(SAMPLE))
+    return summary.hexdigest()[:16]
+
+
+def show_files(reports: Reports) -> str:
+    """How much was compared."""
+    return f"{len(next(iter(reports.values()))['files'])} files of the command line"
+
+
+def output(visit: Visit) -> Facts:
+    """Leave a file in the output folder, look for that of rank 0, and remove it."""
+    folder = visit.flag("--output_dir")
+    here = existing(Path(folder)) if folder else None
+    problem = _leave(here, visit) if here else None
+    visit.wait()
+    shared = here is not None and (here / _mark(visit, rank=0)).exists()
+    visit.wait()
+    if here is not None and problem is None:
+        (here / _mark(visit, rank=visit.rank)).unlink()
+    return {"folder": folder, "problem": problem, "shared": shared} if folder else {}
+
+
+def _mark(visit: Visit, *, rank: int) -> str:
+    return f".doctor-{visit.token}-{rank}"
+
+
+def _leave(folder: Path, visit: Visit) -> str | None:
+    """Write this rank's file; what went wrong, if it did."""
+    try:
+        (folder / _mark(visit, rank=visit.rank)).write_text("cached-ds doctor\n", encoding="utf-8")
+    except OSError as error:
+        return error.strerror
+    return None
+
+
+def judge_output(reports: Reports, _: Limits) -> Iterator[Finding]:
+    """Every rank writes, and sees what rank 0 writes."""
+    written = 0 in reports and reports[0]["problem"] is None
+    for rank, facts in sorted(reports.items()):
+        if facts["problem"]:
+            yield Finding(rank=rank, text=f"cannot write to {facts['folder']}: {facts['problem']}")
+        elif written and not facts["shared"]:
+            text = f"{facts['folder']} is not the folder of rank 0: checkpoints will lie on several disks"
+            yield Finding(rank=rank, text=text, warning=True)
+
+
+def show_output(reports: Reports) -> str:
+    """The folder."""
+    seen = sum(facts["shared"] for facts in reports.values())
+    return f"{next(iter(reports.values()))['folder']}: {seen} of {len(reports)} ranks see what rank 0 writes"
+
+
+FILES = Check(name="files", measure=files, judge=lambda reports, _: unequal_files(reports), show=show_files)
+OUTPUT = Check(name="output", measure=output, judge=judge_output, show=show_output)

@@ -1,0 +1,174 @@
+"""Machine: what each rank computes on, and what its host has left for it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import torch
+from datasets.config import HF_DATASETS_CACHE
+from huggingface_hub.constants import HF_HUB_CACHE
+
+from cached_ds.doctor.check import Check, Facts, Finding, Reports, by_host, bytes_text, span
+from cached_ds.doctor.context import Limits, Visit
+
+MOSTLY_FREE = 0.9  # of a device's memory before a run; less means that somebody else is on it
+SHARED_MEMORY = Path("/dev/shm")
+SHARED_BYTES = 66 * 2**20  # what DeepSpeed takes of it for each rank of a host without GPUs
+
+
+def devices(visit: Visit) -> Facts:
+    """The rank's GPU, if there are any."""
+    if visit.device.type == "cpu":
+        return {"host": visit.host, "name": "CPU", "device": None}
+    count = torch.cuda.device_count()
+    if visit.local_rank >= count:
+        raise ValueError(f"local rank {visit.local_rank} has no device: {visit.host} shows {count}")
+    properties = torch.cuda.get_device_properties(visit.device)
+    free, total = torch.cuda.mem_get_info(visit.device)
+    return {
+        "host": visit.host, "name": properties.name, "device": str(properties.uuid), "free": free, "total": total,
+    }  # fmt: skip
+
+
+def judge_devices(reports: Reports, _: Limits) -> Iterator[Finding]:
+    """One rank a device, all devices alike and free."""
+    owners: dict[str, int] = {}
+    usual = Counter(facts["name"] for facts in reports.values()).most_common(1)[0][0]
+    for rank, facts in sorted(reports.items()):
+        if facts["name"] != usual:
+            yield Finding(rank=rank, text=f"computes on {facts['name']}; other ranks on {usual}", warning=True)
+        if facts["device"] is None:
+            continue
+        owner = owners.setdefault(facts["device"], rank)
+        if owner != rank:
+            yield Finding(rank=rank, text=f"is on the same device as rank {owner}: {facts['name']} {facts['device']}")
+        if facts["free"] < MOSTLY_FREE * facts["total"]:
+            share = f"{bytes_text(facts['free'])} of {bytes_text(facts['total'])}"
+            yield Finding(rank=rank, text=f"only {share} of the device are free before the run", warning=True)
+
+
+def show_devices(reports: Reports) -> str:
+    """How many of which, and what is free on the fullest."""
+    names = Counter(facts["name"] for facts in reports.values())
+    free = [facts["free"] for facts in reports.values() if facts["device"]]
+    text = ", ".join(f"{count} x {name}" for name, count in names.items())
+    return f"{text}, {span(free, bytes_text)} free" if free else text
+
+
+def cores(visit: Visit) -> Facts:
+    """The cores that this rank may run on, and its threads."""
+    return {"host": visit.host, "cores": sorted(os.sched_getaffinity(0)), "threads": torch.get_num_threads()}
+
+
+def judge_cores(reports: Reports, _: Limits) -> Iterator[Finding]:
+    """No more threads on a host than its ranks have cores."""
+    for host, ranks in by_host(reports).items():
+        count = len({core for rank in ranks for core in reports[rank]["cores"]})
+        threads = sum(reports[rank]["threads"] for rank in ranks)
+        if threads > count:
+            text = f"{threads} threads of {len(ranks)} ranks share {count} core(s) of {host}: set OMP_NUM_THREADS"
+            yield Finding(rank=ranks[0], text=text, warning=True)
+
+
+def show_cores(reports: Reports) -> str:
+    """Cores and threads of a rank."""
+    count = span([len(facts["cores"]) for facts in reports.values()], str)
+    return f"{count} core(s), {span([facts['threads'] for facts in reports.values()], str)} thread(s) a rank"
+
+
+def memory(visit: Visit) -> Facts:
+    """Free memory of the host."""
+    return {"host": visit.host, "free": psutil.virtual_memory().available}
+
+
+def judge_memory(reports: Reports, limits: Limits) -> Iterator[Finding]:
+    """Enough for each of a host's ranks."""
+    for ranks in by_host(reports).values():
+        for rank in ranks:
+            share = reports[rank]["free"] // len(ranks)
+            if share < limits.min_memory:
+                text = f"{bytes_text(share)} of host memory are free for it; --min_memory is "
+                yield Finding(rank=rank, text=text + bytes_text(limits.min_memory))
+
+
+def show_memory(reports: Reports) -> str:
+    """What a host has free."""
+    return f"{span([facts['free'] for facts in reports.values()], bytes_text)} of host memory free"
+
+
+def disk(visit: Visit) -> Facts:
+    """Free space in the folders that a run writes to; a folder yet to be made will lie in the nearest that exists."""
+    folders = {"the folder of temporary files": tempfile.gettempdir()}
+    folders |= {"the cache of models": str(HF_HUB_CACHE), "the cache of data sets": str(HF_DATASETS_CACHE)}
+    folders |= {name: path for name in ("--output_dir", "--offload_folder") if (path := visit.flag(name))}
+    free = {f"{path} ({role})": psutil.disk_usage(str(existing(Path(path)))).free for role, path in folders.items()}
+    shared = psutil.disk_usage(str(SHARED_MEMORY)).free if SHARED_MEMORY.is_dir() else None
+    return {"host": visit.host, "free": free, "shared": shared}
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+
+
+def judge_disk(reports: Reports, limits: Limits) -> Iterator[Finding]:
+    """Room in every folder, and in /dev/shm for what DeepSpeed's ranks share."""
+    for ranks in by_host(reports).values():
+        for rank in ranks:
+            for folder, free in reports[rank]["free"].items():
+                if free < limits.min_disk:
+                    text = f"{bytes_text(free)} free in {folder}; --min_disk is {bytes_text(limits.min_disk)}"
+                    yield Finding(rank=rank, text=text)
+            shared, need = reports[rank]["shared"], SHARED_BYTES * len(ranks)
+            if shared is not None and shared < need:
+                text = f"{bytes_text(shared)} free in {SHARED_MEMORY}; its host's ranks may take {bytes_text(need)}"
+                yield Finding(rank=rank, text=text)
+
+
+def show_disk(reports: Reports) -> str:
+    """The fullest folder."""
+    free, folder = min((free, folder) for facts in reports.values() for folder, free in facts["free"].items())
+    return f"least: {bytes_text(free)} free in {folder}"
+
+
+def open_files(__: Visit) -> Facts:
+    """What the system lets one process have."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return {"files": _number(files), "locked": _number(locked)}
+
+
+def _number(limit: int) -> float:
+    return float("inf") if limit == resource.RLIM_INFINITY else limit
+
+
+def judge_open_files(reports: Reports, limits: Limits) -> Iterator[Finding]:
+    """Files enough; locked memory is only shown."""
+    for rank, facts in sorted(reports.items()):
+        if facts["files"] < limits.min_open_files:
+            text = f"may open {facts['files']} files (ulimit -n); --min_open_files is {limits.min_open_files}"
+            yield Finding(rank=rank, text=text)
+
+
+def show_open_files(reports: Reports) -> str:
+    """Both limits; RDMA wants unlimited locked memory."""
+    files = span([facts["files"] for facts in reports.values()], lambda count: f"{count:.0f}")
+    locked = span([facts["locked"] for facts in reports.values()], _locked_text)
+    return f"{files} open files, {locked} of locked memory"
+
+
+def _locked_text(limit: float) -> str:
+    return "any amount" if limit == float("inf") else bytes_text(limit)
+
+
+DEVICES = Check(name="devices", measure=devices, judge=judge_devices, show=show_devices)
+CORES = Check(name="cores", measure=cores, judge=judge_cores, show=show_cores)
+MEMORY = Check(name="memory", measure=memory, judge=judge_memory, show=show_memory)
+DISK = Check(name="disk", measure=disk, judge=judge_disk, show=show_disk)
+LIMITS = Check(name="limits", measure=open_files, judge=judge_open_files, show=show_open_files)

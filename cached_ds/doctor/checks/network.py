@@ -1,0 +1,166 @@
+"""Network: how fast all ranks reduce together, and each rank's link to the next, so that a slow one has a name.
+
+Sizes grow until a message takes long enough to be timed, so that a slow network is not asked to carry 16 MiB. What
+disturbs a link only ever makes it slower, so its best time counts. A link within a host is compared with others of its
+kind, one between hosts with those between hosts.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.distributed as dist
+
+from cached_ds.doctor.check import Check, Facts, Finding, Reports, span
+from cached_ds.doctor.context import Limits, Visit
+
+FIRST, LARGEST, GROWTH = 2**16, 2**24, 4  # bytes of a message
+ENOUGH = 0.1  # seconds: a message that takes longer is not made larger
+SMALL_REPEATS, LARGE_REPEATS = 20, 5
+SLOWER = 4  # times the median of its kind: a slow link
+FLOOR = 0.001  # seconds of latency that are never called slow in comparison
+PHASES = 3  # of the ring: no rank is in two links of one phase
+
+
+def network(visit: Visit) -> Facts:
+    """Time the all-reduce, then the links of the ring, those without a common rank at once."""
+    if visit.world_size == 1:
+        return {}
+    before, after = ((visit.rank + step) % visit.world_size for step in (-1, 1))
+    facts: Facts = {"host": visit.host, "to": after, "all_reduce": _all_reduce(visit)}
+    for phase in range(PHASES):
+        if phase == _phase(visit.rank, visit.world_size):
+            facts["link"] = _time_link(visit, after)
+        if phase == _phase(before, visit.world_size):
+            _answer_link(visit, before)
+    return facts
+
+
+def _phase(rank: int, world_size: int) -> int:
+    """When the link from `rank` to the next is timed; in a ring of odd length the last link meets the first."""
+    return 2 if world_size % 2 and rank == world_size - 1 else rank % 2
+
+
+def _seconds(visit: Visit, work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    if visit.device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter() - begin
+
+
+def _bytes(visit: Visit, count: int) -> torch.Tensor:
+    return torch.zeros(count, dtype=torch.uint8, device=visit.device)
+
+
+def _all_reduce(visit: Visit) -> dict[str, float]:
+    """Latency, and the bytes that each rank sends in a second."""
+    small = _bytes(visit, 4)
+    latency = statistics.median(_seconds(visit, lambda: dist.all_reduce(small)) for _ in range(SMALL_REPEATS))
+    count = FIRST
+    while _slowest(visit, _all_reduce_seconds(visit, count)) < ENOUGH and count < LARGEST:
+        count *= GROWTH
+    seconds = statistics.median(_all_reduce_seconds(visit, count) for _ in range(LARGE_REPEATS))
+    sent = 2 * count * (visit.world_size - 1) / visit.world_size
+    return {"latency": latency, "bandwidth": sent / seconds}
+
+
+def _all_reduce_seconds(visit: Visit, count: int) -> float:
+    large = _bytes(visit, count)
+    return _seconds(visit, lambda: dist.all_reduce(large))
+
+
+def _slowest(visit: Visit, seconds: float) -> float:
+    """Of all ranks, so that they grow together."""
+    found = torch.tensor([seconds], device=visit.device)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return found.item()
+
+
+def _time_link(visit: Visit, to: int) -> dict[str, float]:
+    round_trip = min(_exchange(visit, to, 1) for _ in range(SMALL_REPEATS))
+    count = FIRST
+    while (seconds := _exchange(visit, to, count)) < ENOUGH + round_trip and count < LARGEST:
+        count *= GROWTH
+    seconds = min(seconds, *(_exchange(visit, to, count) for _ in range(LARGE_REPEATS - 1)))
+    dist.send(torch.tensor([0], device=visit.device), to)
+    return {"latency": round_trip / 2, "bandwidth": count / seconds}
+
+
+def _exchange(visit: Visit, to: int, count: int) -> float:
+    """Send so many bytes and wait for one in return."""
+    dist.send(torch.tensor([count], device=visit.device), to)
+    large, answer = _bytes(visit, count), _bytes(visit, 1)
+
+    def there_and_back() -> None:
+        dist.send(large, to)
+        dist.recv(answer, to)
+
+    return _seconds(visit, there_and_back)
+
+
+def _answer_link(visit: Visit, before: int) -> None:
+    count = torch.tensor([0], device=visit.device)
+    answer = _bytes(visit, 1)
+    while dist.recv(count, before) is not None and count.item():
+        dist.recv(_bytes(visit, int(count.item())), before)
+        dist.send(answer, before)
+
+
+def judge_network(reports: Reports, limits: Limits) -> Iterator[Finding]:
+    """Every link as fast as others of its kind, and above the limits."""
+    kinds: dict[bool, list[int]] = {}
+    for rank, facts in sorted(reports.items()):
+        target = reports.get(facts["to"])
+        kinds.setdefault(target is not None and target["host"] == facts["host"], []).append(rank)
+    for ranks in kinds.values():
+        latency, bandwidth = (statistics.median(reports[rank]["link"][key] for rank in ranks) for key in KEYS)
+        for rank in ranks:
+            yield from _judge_link(reports, rank, latency=latency, bandwidth=bandwidth, limits=limits)
+    slowest = min(facts["all_reduce"]["bandwidth"] for facts in reports.values())
+    if slowest < limits.min_bandwidth * 1e6:
+        text = f"the all-reduce moves {_rate(slowest)}; --min_bandwidth is {limits.min_bandwidth:g} MB/s"
+        yield Finding(text=text)
+
+
+KEYS = ("latency", "bandwidth")
+
+
+def _judge_link(reports: Reports, rank: int, *, latency: float, bandwidth: float, limits: Limits) -> Iterator[Finding]:
+    facts = reports[rank]
+    link, host = facts["link"], reports.get(facts["to"], {}).get("host", "?")
+    where = f"the link to rank {facts['to']} ({host})"
+    if link["bandwidth"] < bandwidth / SLOWER:
+        yield Finding(rank=rank, text=f"{where} moves {_rate(link['bandwidth'])}; the median is {_rate(bandwidth)}")
+    elif link["bandwidth"] < limits.min_bandwidth * 1e6:
+        text = f"{where} moves {_rate(link['bandwidth'])}; --min_bandwidth is {limits.min_bandwidth:g} MB/s"
+        yield Finding(rank=rank, text=text)
+    if link["latency"] > SLOWER * latency + FLOOR:
+        yield Finding(rank=rank, text=f"{where} takes {_delay(link['latency'])}; the median is {_delay(latency)}")
+    elif link["latency"] > limits.max_latency / 1e3:
+        text = f"{where} takes {_delay(link['latency'])}; --max_latency is {limits.max_latency:g} ms"
+        yield Finding(rank=rank, text=text)
+
+
+def show_network(reports: Reports) -> str:
+    """All-reduce and links, slowest to fastest."""
+    parts = []
+    for name, key in (("all-reduce", "all_reduce"), ("links", "link")):
+        latency = span([facts[key]["latency"] for facts in reports.values()], _delay)
+        bandwidth = span([facts[key]["bandwidth"] for facts in reports.values()], _rate)
+        parts.append(f"{name}: {latency}, {bandwidth}")
+    return "; ".join(parts)
+
+
+def _rate(bytes_per_second: float) -> str:
+    return f"{bytes_per_second / 1e6:.3g} MB/s" if bytes_per_second < 1e9 else f"{bytes_per_second / 1e9:.3g} GB/s"
+
+
+def _delay(seconds: float) -> str:
+    return f"{seconds * 1e3:.2g} ms" if seconds < 0.1 else f"{seconds * 1e3:.0f} ms"
+
+
+NETWORK = Check(name="network", measure=network, judge=judge_network, show=show_network)

@@ -1,0 +1,107 @@
+"""Software: the same versions and the same code on every rank, and a command line that launch/train.py accepts."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from cached_ds.doctor.check import Check, Facts, Finding, Reports, odd_values, unequal_files
+from cached_ds.doctor.context import Limits, Visit
+from cached_ds.ranks.agreement import MAY_DIFFER, settings
+from cached_ds.run.arguments import parse
+from cached_ds.settings.config_files import read_mapping
+from cached_ds.settings.unknown_names import unknown
+
+PACKAGES = ("cached_ds", "torch", "transformers", "accelerate", "deepspeed", "datasets", "tokenizers")
+PACKAGE = Path(__file__).parents[2]
+TRAIN = PACKAGE.parent / "launch" / "train.py"
+
+
+def versions(visit: Visit) -> Facts:
+    """Of Python, of the packages that a run imports, of CUDA and NCCL where they are."""
+    found = {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+    if visit.device.type == "cuda":
+        found |= {"CUDA": str(torch.version.cuda), "NCCL": ".".join(map(str, torch.cuda.nccl.version()))}
+    return {"versions": found}
+
+
+def judge_versions(reports: Reports, _: Limits) -> Iterator[Finding]:
+    """All the same."""
+    for rank, name, value, usual in odd_values(reports, "versions"):
+        yield Finding(rank=rank, text=f"{name} {value or 'is missing'}; other ranks have {usual}")
+
+
+def show_versions(reports: Reports) -> str:
+    """Those of the first rank."""
+    found = next(iter(reports.values()))["versions"]
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def code(_: Visit) -> Facts:
+    """Digests of the sources of cached_ds, and of launch/train.py if this is a clone."""
+    paths = [*sorted(PACKAGE.rglob("*.py")), *([TRAIN] if TRAIN.is_file() else [])]
+    return {"files": {path.relative_to(PACKAGE.parent).as_posix(): _digest(path) for path in paths}}
+
+
+def show_code(reports: Reports) -> str:
+    """How much was compared."""
+    return f"{len(next(iter(reports.values()))['files'])} source files"
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def arguments(visit: Visit) -> Facts:
+    """Read the run's command line as launch/train.py will, and accelerate's config."""
+    config = visit.limits.accelerate_config
+    if config is not None:
+        check_accelerate_config(config)
+    if visit.argv:
+        parse(visit.argv)
+    read = [*(["the command line"] if visit.argv else []), *([config] if config else [])]
+    flags = {f"--{name}": value for name, value in settings(visit.flags).items() if name not in MAY_DIFFER}
+    return {"read": read, "flags": flags}
+
+
+def judge_arguments(reports: Reports, _: Limits) -> Iterator[Finding]:
+    """The same flags everywhere; what is refused was raised while it was read."""
+    for rank, name, value, usual in odd_values(reports, "flags"):
+        own = "is not given" if value is None else value
+        yield Finding(rank=rank, text=f"{name} {own}; other ranks have {usual or 'it'}")
+
+
+def show_arguments(reports: Reports) -> str:
+    """What was read."""
+    read = next(iter(reports.values()))["read"]
+    return f"{' and '.join(read)} as in launch/train.py" if read else "none given: give those of your run"
+
+
+def check_accelerate_config(path: str) -> None:
+    """Refuse keys that accelerate does not know: those of `fsdp_config` it would ignore.
+
+    Raises:
+        ValueError: all unknown keys, each with the nearest known one; what is no mapping.
+    """
+    from accelerate.commands.config.config_args import ClusterConfig
+    from accelerate.commands.launch import launch_command_parser
+
+    config = read_mapping(path)
+    known = set(ClusterConfig.__dataclass_fields__)
+    flags = {action.dest for action in launch_command_parser()._actions if action.dest.startswith("fsdp_")}
+    flags |= {flag.removeprefix("fsdp_") for flag in flags}
+    section = config.get("fsdp_config") or {}
+    complaints = [unknown(key, known, kind="accelerate key") for key in config if key not in known]
+    complaints += [f"fsdp_config: {unknown(key, flags, kind='key')}" for key in section if key not in flags]
+    if complaints:
+        raise ValueError(f"{path}: {'; '.join(complaints)}")
+
+
+VERSIONS = Check(name="versions", measure=versions, judge=judge_versions, show=show_versions)
+CODE = Check(name="code", measure=code, judge=lambda reports, _: unequal_files(reports), show=show_code)
+ARGUMENTS = Check(name="arguments", measure=arguments, judge=judge_arguments, show=show_arguments)

@@ -1,0 +1,161 @@
+"""Windowed: the mixin that makes an encoder read whole documents, window by window, through replay.
+
+`attach` gives an encoder *instance* a subclass of its own class, `WindowedBartEncoder(Windowed, BartEncoder)`. Modules,
+parameters, state-dict keys and isinstance checks stay as they were.
+
+Call flow:
+    encoder(input_ids=, attention_mask=, ...)        what Hugging Face models and `generate` call
+      -> __call__   keyword arguments in, a ModelOutput out
+      -> nn.Module.__call__(ids, mask, prefix, global mask, anchor)   tensors in, one tensor out
+      -> forward    hooks of FSDP2 and ZeRO-3 have run: parameters are whole; cut windows, replay them
+      -> encode     one pass of windows through the encoder's own forward
+
+Tensors only in the middle, because DeepSpeed and FSDP2 hang their backward hooks on tensor inputs and outputs, and an
+anchor that requires grad, because ZeRO-3's hook for a leaf module fires only after the gradients of an input.
+
+Shapes: B documents, L padded source length, N windows of a pass, w window length, K kept states, D width.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+from transformers.modeling_outputs import ModelOutput
+
+from cached_ds.encoder.guards import check_gathered
+from cached_ds.encoder.state import WindowState
+from cached_ds.models.class_swap import Swapped
+from cached_ds.models.families import Family
+from cached_ds.planning.compiled import run_compiled
+from cached_ds.planning.tuner import Tuner
+from cached_ds.replay.by_window import Job, replay
+from cached_ds.replay.offload import zeros
+from cached_ds.replay.rng import RandomStreams
+from cached_ds.windows.cut import Window
+from cached_ds.windows.passes import Batch, Cutter, EncoderPass
+
+
+class Windowed(Swapped):
+    """Mixin over a Hugging Face encoder class; see the module's docstring."""
+
+    _z3_leaf = True  # DeepSpeed ZeRO-3: gather and reduce this module as one, whatever runs inside it
+    cached: WindowState
+    config: PretrainedConfig
+
+    def __call__(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        prefix_lengths: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> ModelOutput | tuple[Tensor]:
+        """States of whole documents, [B, L, D] for `input_ids` [B, L]; padded places are zero.
+
+        `prefix_lengths` [B]: so many tokens after the document's first special token are repeated in every window.
+
+        Raises:
+            ValueError: the inputs cannot be cut into windows (inputs_embeds, holes in the mask, a missing frame, ...).
+            RuntimeError: an engine has sharded the encoder's parameters in a way that would lose gradients.
+        """
+        ids = _check_inputs(self.cached.family, input_ids, attention_mask, global_attention_mask, kwargs)
+        prefix, self.cached.prefix_lengths = self.cached.prefix_lengths, None
+        prefix = prefix if prefix_lengths is None else prefix_lengths
+        anchor = torch.zeros((), device=ids.device, requires_grad=torch.is_grad_enabled())
+        states = super().__call__(ids, attention_mask, prefix, global_attention_mask, anchor)
+        return (states,) if return_dict is False else self.cached.family.output(last_hidden_state=states)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        prefix_lengths: Tensor | None,
+        global_attention_mask: Tensor | None,
+        anchor: Tensor,
+    ) -> Tensor:
+        """States [B, L, D], replayed; the batch comes to the host once, to be cut."""
+        self._check()
+        batch = Batch.on_host(input_ids, attention_mask, prefix_lengths, global_attention_mask)
+        cutter = Cutter(self.cached.config, self.cached.family, self.config)
+        encode = functools.partial(self._encode, training=self.training)
+        tuner = Tuner(self.cached, cutter, batch, encode, self)
+        windows = self._count(cutter.windows(batch), batch)
+        passes = cutter.passes(windows, batch, input_ids.device, windows_per_pass=tuner.windows_per_pass())
+        job = Job(
+            encode=encode,
+            passes=passes,
+            parameters=self._trainable,
+            streams=RandomStreams(self.cached.config.seed, input_ids.device),
+            shape=tuple(input_ids.shape),
+            kept=tuner.kept(passes, self._trainable()),
+            buffer=functools.partial(zeros, place=self.cached.config.offload, folder=self.cached.config.offload_folder),
+        )
+        return self._read(job, anchor)
+
+    def _check(self) -> None:
+        check_gathered(self)
+
+    def _read(self, job: Job[Any], anchor: Tensor) -> Tensor:
+        """States [B, L, D] of all passes."""
+        return replay(job, anchor)
+
+    def _trainable(self) -> list[Tensor]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def _count(self, windows: list[Window], batch: Batch) -> list[Window]:
+        self.cached.windows_read += len(windows)
+        self.cached.tokens_read += sum(document.length for document in batch.documents)
+        return windows
+
+    def _encode(self, piece: EncoderPass, *, training: bool) -> Tensor:
+        """Kept states [K, D] of one pass, by the encoder's own forward."""
+        if self.training != training:
+            raise RuntimeError("cached_ds: model.train() or model.eval() was called between forward and backward")
+        self.cached.encoder_forwards += 1
+        embeddings: Any = self.get_input_embeddings
+        with _sparse_gradient(embeddings()), self._compiled(piece):
+            output = super().forward(
+                **piece.inputs, output_attentions=False, output_hidden_states=False, return_dict=True
+            )
+        return output.last_hidden_state.flatten(0, 1)[piece.slots]
+
+    def _compiled(self, piece: EncoderPass) -> AbstractContextManager[object]:
+        """Layers run compiled for passes of the one shape that they were compiled for."""
+        if not self.cached.compiled_shape:
+            return nullcontext()
+        fits = piece.inputs["input_ids"].shape == self.cached.compiled_shape
+        return run_compiled(fits and "attention_mask" not in piece.inputs)
+
+
+@contextmanager
+def _sparse_gradient(embedding: nn.Module) -> Iterator[None]:
+    """Let a vocabulary's gradient be the rows that a pass read, instead of a whole table; `replay` adds them up."""
+    if not isinstance(embedding, nn.Embedding):
+        yield
+        return
+    before, embedding.sparse = embedding.sparse, True
+    try:
+        yield
+    finally:
+        embedding.sparse = before
+
+
+def _check_inputs(
+    family: Family, ids: Tensor | None, mask: Tensor | None, global_mask: Tensor | None, others: dict[str, Any]
+) -> Tensor:
+    unknown = sorted(name for name, value in others.items() if value is not None and value is not False)
+    if ids is None or unknown:
+        raise ValueError(f"a windowed encoder takes input_ids [B, L] and no {', '.join(unknown) or 'inputs_embeds'}")
+    if ids.dim() != 2 or (mask is not None and mask.shape != ids.shape):
+        shape = None if mask is None else tuple(mask.shape)
+        raise ValueError(f"input_ids {tuple(ids.shape)} and attention_mask {shape} must both be [B, L]")
+    if global_mask is not None and family.global_attention is None:
+        raise ValueError("global_attention_mask: this encoder has no global attention; only LED's has")
+    return ids

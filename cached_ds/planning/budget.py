@@ -1,0 +1,128 @@
+"""Budget: how much memory there is, and what of it the graphs of encoder passes may take.
+
+Two choices can be left to the machine, `windows_per_pass="auto"` and `recompute="auto"`. Both rest on one measurement,
+made once in the first forward: the bytes that a window's graph keeps. Neither changes what a step communicates, so
+ranks need not agree; with dropout on, another grouping of windows draws other masks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import psutil
+import torch
+from torch import Tensor
+
+from cached_ds.settings.config import CachedConfig
+
+SHARE = 0.8  # of measured free memory: allocators do not use the last of it
+GAIN = 0.985  # twice as many windows per pass must be at least this much faster
+TRIALS = 3  # of each number, in turn: what disturbs a machine only ever makes it slower, so the best one counts
+MAX_WINDOWS = 64
+logger = logging.getLogger(__name__)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that this rank may still use: of its device, or its share of the host's."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def graph_bytes(run: Callable[[], Tensor], parameters: Sequence[Tensor]) -> int:
+    """Bytes that the graph of `run()` keeps, parameters apart."""
+    known = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        graph = run()  # alive, so that no address is used twice
+    assert graph is not None
+    return sum(kept.values())
+
+
+def fastest(run: Callable[[int], object], *, limit: int, device: torch.device) -> int:
+    """The smallest number of windows per pass, up to `limit`, that twice as many do not beat."""
+    run(1)  # the first run of a kernel is not like the others
+    best = 1
+    while best * 2 <= limit:
+        pairs = [[seconds_per_window(run, count, device) for count in (best, best * 2)] for _ in range(TRIALS)]
+        once, doubled = (min(times) for times in zip(*pairs, strict=True))
+        if doubled > GAIN * once:
+            break
+        best *= 2
+    return best
+
+
+def seconds_per_window(run: Callable[[int], object], count: int, device: torch.device) -> float:
+    """Wall time of one pass of `count` windows, by the window."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    begin = time.perf_counter()
+    run(count)
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    return (time.perf_counter() - begin) / count
+
+
+@dataclass
+class Budget:
+    """What one encoder has measured and decided; `attach` makes one.
+
+    Attributes:
+        window_bytes: what the graph of one full window keeps; 0 before it was measured.
+        windows_per_pass: the decision; 0 before.
+        rehearsed: whether a training forward is over: from the second on, gradients and optimizer states exist, and
+            what is free then is free.
+    """
+
+    config: CachedConfig
+    window_bytes: int = 0
+    windows_per_pass: int = 0
+    rehearsed: bool = False
+    told: bool = False  # the choice is logged once
+
+    def choose_windows(self, run: Callable[[int], object], *, device: torch.device) -> int:
+        """Windows per pass, timed once: `run(n)` reads n windows in one pass. Needs `window_bytes`."""
+        if not self.windows_per_pass:
+            room = self.config.memory_bytes or free_bytes(device) // 4
+            limit = max(1, min(MAX_WINDOWS, room // self.window_bytes))
+            self.windows_per_pass = fastest(run, limit=limit, device=device)
+            logger.info("windows_per_pass=auto: %d (at most %d fit)", self.windows_per_pass, limit)
+        return self.windows_per_pass
+
+    def choose_kept(
+        self, sizes: Sequence[float], *, reserve: int, projections: int, device: torch.device
+    ) -> tuple[int, bool]:
+        """How many passes keep their graph, and whether cross-attention keeps keys and values.
+
+        Args:
+            sizes: full windows in each pass, as many as its tokens make up.
+            reserve: bytes that this step still needs for other things.
+            projections: bytes of all keys and values.
+            device: where the graphs are.
+        """
+        room = self.config.memory_bytes
+        if room is None:
+            room = int(SHARE * free_bytes(device)) - reserve if self.rehearsed else 0
+        kept = 0
+        for size in sizes:
+            need = int(size * self.window_bytes)
+            if room < need:
+                break
+            room, kept = room - need, kept + 1
+        if self.rehearsed and not self.told:
+            self.told = True
+            logger.info("recompute=auto: the graphs of %d of %d passes fit", kept, len(sizes))
+        self.rehearsed = True
+        return kept, kept == len(sizes) and room >= projections

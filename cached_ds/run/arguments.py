@@ -1,0 +1,122 @@
+"""Arguments: everything one training run is told, by flags or by a YAML or JSON recipe, as typed dataclasses.
+
+train.py --config_name tiny-bart --dataset_name pysource --do_train ...
+train.py recipe.yaml --max_steps 10                      a recipe first; flags after it win
+train.py --deepspeed ds.json ...                         transformers' spelling
+train.py --deepspeed --deepspeed_config ds.json ...      DeepSpeed's spelling
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import torch
+from transformers import HfArgumentParser, Seq2SeqTrainingArguments
+
+from cached_ds.data import DataArguments
+from cached_ds.models.shapes import family_name, is_shape
+from cached_ds.run.flags import normalise, value_of
+from cached_ds.settings import deepspeed_keys as ds_config
+from cached_ds.settings.config import CachedConfig
+
+
+def _flag(description: str, *, default: Any = None) -> Any:
+    return field(default=default, metadata={"help": description})
+
+
+@dataclass(kw_only=True)
+class ModelArguments:
+    """Which model to train, and how it generates."""
+
+    model_name_or_path: str | None = _flag("A pretrained model: a folder, or a name on the Hugging Face hub.")
+    config_name: str | None = _flag(
+        "A model without pretrained weights: a built-in shape such as tiny-bart or base-t5, a folder, or a hub name."
+    )
+    tokenizer_name: str | None = _flag("A tokenizer. Default: the model's, or one trained on the training text.")
+    vocab_size: int = _flag("Size of the vocabulary of a tokenizer trained on the training text.", default=8192)
+    num_beams: int | None = _flag("Beams of generation in evaluation and prediction. Default: the model's own.")
+    num_samples: int = _flag("Show this many generated summaries at the end.", default=3)
+
+    def __post_init__(self) -> None:
+        """Refuse what names no model, or two."""
+        if (self.model_name_or_path is None) == (self.config_name is None):
+            raise ValueError("give either --model_name_or_path (pretrained) or --config_name (random weights)")
+        if self.config_name is not None and is_shape(self.config_name):
+            family_name(self.config_name)
+        for name, value, low in (
+            ("vocab_size", self.vocab_size, 300),
+            ("num_beams", 1 if self.num_beams is None else self.num_beams, 1),
+            ("num_samples", self.num_samples, 0),
+        ):
+            if value < low:
+                raise ValueError(f"--{name} {value} is refused; allowed is a number >= {low}")
+
+
+def _command_line_type(config_field: dataclasses.Field[Any]) -> type:
+    """A field of several types is text on the command line: `CachedConfig` reads numbers in text."""
+    return {"int": int, "bool": bool}.get(str(config_field.type), str)
+
+
+# The fields of CachedConfig as flags of the same names; its `seed` is drawn from the generator that --seed seeds.
+CachedArguments = dataclasses.make_dataclass(
+    "CachedArguments",
+    [
+        (f.name, _command_line_type(f), _flag(f.metadata["help"], default=f.default))
+        for f in dataclasses.fields(CachedConfig)
+        if f.name != "seed"
+    ],
+)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Everything that one run is told."""
+
+    model: ModelArguments
+    data: DataArguments
+    cached: CachedConfig
+    training: Seq2SeqTrainingArguments
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence instead of the usage of all 250 flags."""
+        raise ValueError(message)
+
+
+def _parser() -> _Parser:
+    groups: Any = (ModelArguments, DataArguments, CachedArguments, Seq2SeqTrainingArguments)
+    return _Parser(groups, allow_abbrev=False)
+
+
+def read_flags(argv: Sequence[str]) -> list[str]:
+    """The command line as flags in one spelling, a leading recipe opened; values are not looked at.
+
+    Raises:
+        ValueError: as `normalise`.
+    """
+    actions = _parser()._actions
+    return normalise(argv, {name: tuple(action.choices or ()) for action in actions for name in action.option_strings})
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Read the command line.
+
+    Raises:
+        ValueError: an unknown flag or recipe key (with the nearest known one), a value that is not allowed, a missing
+            file, keys that DeepSpeed does not know.
+    """
+    flags = read_flags(argv)
+    if (deepspeed_file := value_of(flags, "--deepspeed")) is not None:
+        ds_config.load(deepspeed_file)
+    if not torch.accelerator.is_available():
+        flags.append("--use_cpu")  # without it every rank on such a machine believes that it is alone
+    model, data, cached, training = _parser().parse_args_into_dataclasses(flags)
+    training.generation_num_beams = model.num_beams or training.generation_num_beams
+    training.generation_max_length = (
+        training.generation_max_length or data.val_max_target_length or data.max_target_length
+    )
+    return Arguments(model, data, CachedConfig.from_dict(vars(cached)), training)

@@ -1,0 +1,87 @@
+"""Build: the tokenizer, the data and the model of a run, from its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset, DatasetDict
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from cached_ds import zero
+from cached_ds.attachment import attach
+from cached_ds.data import load_splits, tokenize_splits, train_tokenizer
+from cached_ds.models.shapes import family_name, is_shape, make_config
+from cached_ds.run.arguments import Arguments
+
+WANTED_SPLITS = {"train": "do_train", "validation": "do_eval", "test": "do_predict"}
+TOKENIZER_TRAINING_CHARACTERS = 20_000_000  # enough text for a vocabulary; a corpus of books would take hours
+
+
+def build_data(arguments: Arguments) -> tuple[DatasetDict, PreTrainedTokenizerBase]:
+    """Tokenised splits and their tokenizer; rank 0 prepares and caches, the others read its cache.
+
+    Raises:
+        ValueError: what `load_splits` refuses; a split that is asked for but missing.
+    """
+    with arguments.training.main_process_first(desc="loading the documents"):
+        texts = load_splits(arguments.data)
+    for split, flag in WANTED_SPLITS.items():
+        if getattr(arguments.training, flag) and split not in texts:
+            raise ValueError(f"--{flag} needs {split} documents; give --{split}_file, or a data set with that split")
+    tokenizer = build_tokenizer(arguments, texts)
+    with arguments.training.main_process_first(desc="tokenizing the documents"):
+        return tokenize_splits(texts, tokenizer=tokenizer, arguments=arguments.data), tokenizer
+
+
+def build_tokenizer(arguments: Arguments, texts: DatasetDict) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model, or, for a built-in shape without one, trained on the training text by rank 0.
+
+    Raises:
+        ValueError: a tokenizer to train, but no training text.
+    """
+    model = arguments.model
+    name = model.tokenizer_name or model.model_name_or_path or model.config_name
+    assert name is not None, "ModelArguments asks for a model"
+    if name != model.config_name or not is_shape(name):
+        return AutoTokenizer.from_pretrained(name)
+    if "train" not in texts:
+        raise ValueError(f"--config_name {name} trains its tokenizer on the training documents; give --train_file")
+    return _trained_tokenizer(arguments, texts["train"], family_name(name))
+
+
+def _trained_tokenizer(arguments: Arguments, documents: Dataset, family: str) -> PreTrainedTokenizerBase:
+    found: list[PreTrainedTokenizerBase | None] = [None]
+    if PartialState().is_main_process:
+        size, word_level = arguments.model.vocab_size, arguments.data.dataset_name == "keyfacts"
+        found[0] = train_tokenizer(_some_text(documents), vocab_size=size, model_type=family, word_level=word_level)
+    return broadcast_object_list(found)[0]
+
+
+def _some_text(documents: Dataset) -> Iterator[str]:
+    left = TOKENIZER_TRAINING_CHARACTERS
+    for row in documents:
+        yield from (row["text"], row["summary"])
+        left -= len(row["text"])
+        if left < 0:
+            return
+
+
+def build_model(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The model, attached.
+
+    Raises:
+        ValueError: what `attach` refuses.
+    """
+    if arguments.training.deepspeed is not None:
+        zero.join_process_group()
+    name, cached = str(arguments.model.config_name), arguments.cached
+    if arguments.model.model_name_or_path is not None:
+        model = AutoModelForSeq2SeqLM.from_pretrained(arguments.model.model_name_or_path)
+    elif is_shape(name):
+        positions = max(cached.window, arguments.training.generation_max_length or 0, arguments.data.max_target_length)
+        model = AutoModelForSeq2SeqLM.from_config(make_config(name, tokenizer, positions=positions))
+    else:
+        model = AutoModelForSeq2SeqLM.from_config(AutoConfig.from_pretrained(name))
+    return attach(model, cached)

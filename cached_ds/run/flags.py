@@ -1,0 +1,81 @@
+"""Command line: what the launchers and recipes spell differently, brought into one form for the argument parser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from cached_ds.settings.config_files import read_mapping
+from cached_ds.settings.unknown_names import unknown
+
+RECIPE_ENDINGS = (".yaml", ".yml", ".json")
+
+
+def normalise(argv: Sequence[str], known: Mapping[str, Collection[str]]) -> list[str]:
+    """Flags only: a leading recipe opened, `--deepspeed --deepspeed_config FILE` written as `--deepspeed FILE`.
+
+    Args:
+        argv: the command line after the program's name.
+        known: all flags of the parser, such as `--max_steps`, each with the values it allows, if these are few.
+
+    Raises:
+        ValueError: an unknown flag or recipe key, with the nearest known one; an unreadable recipe; a stray word.
+    """
+    flags = without_local_rank(argv)
+    if flags and flags[0].endswith(RECIPE_ENDINGS):
+        flags = [*_recipe_flags(flags[0], known), *flags[1:]]
+    elif flags and not flags[0].startswith("--"):
+        raise ValueError(f"{flags[0]!r}: expected a flag, or a recipe that ends in {', '.join(RECIPE_ENDINGS)}")
+    flags = _one_deepspeed_flag(flags)
+    for flag in flags:
+        name = flag.split("=")[0]
+        if flag.startswith("--") and name not in known:
+            raise ValueError(unknown(name, known, kind="flag"))
+    return flags
+
+
+def without_local_rank(argv: Sequence[str]) -> list[str]:
+    """The command line without the --local_rank=N that DeepSpeed's launcher puts first; the environment says it too."""
+    return [word for word in argv if not word.startswith("--local_rank=")]
+
+
+def value_of(flags: Sequence[str], name: str) -> str | None:
+    """The value of a flag, the last one if it is given twice."""
+    value = None
+    for number, flag in enumerate(flags):
+        if flag == name and number + 1 < len(flags):
+            value = flags[number + 1]
+        elif flag.startswith(f"{name}="):
+            value = flag.split("=", 1)[1]
+    return value
+
+
+def _recipe_flags(path: str, known: Mapping[str, Collection[str]]) -> list[str]:
+    recipe = read_mapping(path)
+    names = {flag.removeprefix("--") for flag in known if "-" not in flag.removeprefix("--")}
+    for name in recipe:
+        if name not in names:
+            raise ValueError(f"{path}: {unknown(name, names, kind='key')}")
+    return [word for name, value in recipe.items() for word in _as_flag(name, value, known[f"--{name}"])]
+
+
+def _as_flag(name: str, value: Any, allowed: Collection[str]) -> list[str]:
+    if value is None:
+        return []
+    if value is False and "no" in allowed:
+        value = "no"  # YAML reads `save_strategy: no` as false
+    if isinstance(value, list):
+        return [f"--{name}", *map(str, value)]
+    return [f"--{name}", json.dumps(value) if isinstance(value, Mapping) else str(value)]
+
+
+def _one_deepspeed_flag(flags: list[str]) -> list[str]:
+    """DeepSpeed's own spelling has a bare `--deepspeed` beside `--deepspeed_config FILE`."""
+    if not any(flag.split("=")[0] == "--deepspeed_config" for flag in flags):
+        return flags
+    followed = [*flags[1:], "--"]
+    kept = [
+        flag for flag, after in zip(flags, followed, strict=True) if flag != "--deepspeed" or not after.startswith("--")
+    ]
+    return [flag.replace("--deepspeed_config", "--deepspeed", 1) for flag in kept]

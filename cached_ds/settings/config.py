@@ -1,0 +1,166 @@
+"""`CachedConfig`: how a document is cut into windows, and which windows are encoded a second time.
+
+Frozen and keyword-only. Each field carries its description (`metadata["help"]`) and its bounds, which are checked where
+the value is set; an unknown name is refused together with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import convert_file_size_to_int
+
+from cached_ds.replay.offload import PLACES
+from cached_ds.settings.config_files import read_mapping
+from cached_ds.settings.unknown_names import unknown
+
+MIN_WINDOW = 4  # two frame tokens and some content
+SEED_LIMIT = 2**63  # torch.Generator.manual_seed takes an int64
+
+
+def _option(default: Any, *, help: str, allowed: str, check: Callable[[Any], bool]) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, "allowed": allowed, "check": check})
+
+
+def _flag(default: bool, *, help: str) -> Any:
+    return _option(default, help=help, allowed="True or False", check=lambda value: isinstance(value, bool))
+
+
+def _whole(value: object, *, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _size(value: object) -> int:
+    """Bytes; 0 for what is no size."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return 0
+    try:
+        return convert_file_size_to_int(value)
+    except ValueError:
+        return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CachedConfig:
+    """The settings of gradient caching; `attach` takes one."""
+
+    window: int = _option(
+        1024,
+        help="tokens per window, special tokens included; at most the encoder's own limit",
+        allowed=f"an integer >= {MIN_WINDOW}",
+        check=lambda value: _whole(value, low=MIN_WINDOW),
+    )
+    overlap: int = _option(
+        0,
+        help="context tokens on each side of a window that are encoded but not kept",
+        allowed="an integer >= 0, less than half of window",
+        check=lambda value: _whole(value, low=0),
+    )
+    frame_windows: bool = _flag(
+        True, help="give every window the document's first and last special tokens; False cuts the ids as they come"
+    )
+    schedule: str = _option(
+        "window",
+        help='"window": the whole encoder, window by window; "layer": layer by layer, never gathered whole',
+        allowed='"window" or "layer"',
+        check=lambda value: value in ("window", "layer"),
+    )
+    windows_per_pass: int | str = _option(
+        1,
+        help='windows that go through the encoder together; "auto": as many as is fastest, timed in the first forward',
+        allowed='an integer >= 1 or "auto"',
+        check=lambda value: value == "auto" or _whole(value, low=1),
+    )
+    recompute: int | str = _option(
+        "all",
+        help='"all" encodes every pass again but the one that backward begins with; a number keeps the graphs of that '
+        'many passes; "auto": of as many as fit into memory',
+        allowed='"all", "auto" or the number of passes kept, an integer >= 0',
+        check=lambda value: value in ("all", "auto") or _whole(value, low=0),
+    )
+    memory_budget: int | str | None = _option(
+        None,
+        help='memory that "auto" may use on each rank, such as "8GiB"; None: what is free when it chooses',
+        allowed='None or a size: bytes, or text such as "8GiB" or "500MB"',
+        check=lambda value: value is None or _size(value) > 0,
+    )
+    compile: bool = _flag(False, help="torch.compile the encoder's layers for full windows")
+    stream_cross_attention: bool = _flag(
+        True, help="attend to the document tile by tile, keeping no keys and values; False: as Hugging Face does"
+    )
+    offload: str = _option(
+        "none",
+        help='where the encoder\'s states and their gradient live: "none" (the device), "cpu" (host memory), "disk"',
+        allowed='"none", "cpu" or "disk"',
+        check=lambda value: value in PLACES,
+    )
+    offload_folder: str | None = _option(
+        None,
+        help='folder of the memory-mapped files of offload="disk"; None: the system\'s folder for temporary files',
+        allowed="None or an existing folder",
+        check=lambda value: value is None or (isinstance(value, str) and Path(value).is_dir()),
+    )
+    seed: int | None = _option(
+        None,
+        help="seed of the windows' random streams; None draws one from torch's generator at each forward",
+        allowed="None or an integer in [0, 2**63)",
+        check=lambda value: value is None or (_whole(value, low=0) and value < SEED_LIMIT),
+    )
+
+    def __new__(cls, **values: object) -> CachedConfig:
+        """Refuse unknown names before the generated `__init__` meets them."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ValueError(unknown(name, known, kind="CachedConfig field"))
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        """Check every bound."""
+        for name in ("windows_per_pass", "recompute", "memory_budget"):  # text on the command line
+            value = getattr(self, name)
+            if isinstance(value, str) and value.isdecimal():
+                object.__setattr__(self, name, int(value))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not field.metadata["check"](value):
+                raise ValueError(f"{field.name}={value!r} is refused; allowed is {field.metadata['allowed']}")
+        for name in ("windows_per_pass", "recompute", "compile") if self.schedule == "layer" else ():
+            if getattr(self, name) in ("auto", True) and not _whole(getattr(self, name), low=0):
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is refused with schedule='layer'; allowed is what needs no trial "
+                    'of the whole encoder: numbers, "all", False'
+                )
+        if self.offload != "none" and not self.stream_cross_attention:
+            raise ValueError(
+                f"offload={self.offload!r} is refused with stream_cross_attention=False; allowed is True: "
+                "only streamed attention reads states that are not on the device"
+            )
+        if 2 * self.overlap >= self.window:
+            raise ValueError(f"overlap={self.overlap} is refused; allowed is less than half of window={self.window}")
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory_budget` in bytes."""
+        return None if self.memory_budget is None else _size(self.memory_budget)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CachedConfig:
+        """Build a config from names and values."""
+        return cls(**{str(name): value for name, value in values.items()})
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> CachedConfig:
+        """Build a config from a JSON or YAML file."""
+        values = read_mapping(path)
+        try:
+            return cls.from_dict(values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return names and values, as `from_dict` takes them."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,139 @@
+"""Reads DeepSpeed's JSON and refuses keys that DeepSpeed does not know, naming the nearest one it does.
+
+DeepSpeed itself looks up the keys it knows and never notices the others, so that a typo means the default. What it
+knows is not written down here but asked of the installed version, in two ways:
+
+- sections that are pydantic models tell their fields and aliases;
+- all others are found by letting `DeepSpeedConfig` read a `_Probe`, a dict that remembers which keys were looked up.
+
+Free-form contents (`optimizer.params`, `scheduler.params`, `pipeline`, `data_efficiency`) are not looked into. Keys
+that DeepSpeed has removed count as known: it refuses them itself and says what took their place.
+"""
+
+from __future__ import annotations
+
+import functools
+import typing
+from collections.abc import Iterator, KeysView, Mapping
+from pathlib import Path
+from typing import Any
+
+from deepspeed.comm.config import CommsLoggerConfig
+from deepspeed.compile.config import CompileConfig
+from deepspeed.monitor.config import DeepSpeedMonitorConfig
+from deepspeed.runtime.config import DeepSpeedConfig, HybridEngineConfig
+from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
+from deepspeed.runtime.tensor_parallel.config import TPTrainingConfig
+from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+from deepspeed.utils.config import DeepSpeedThroughputTimerConfig
+from pydantic import BaseModel
+
+from cached_ds.settings.config_files import read_json
+from cached_ds.settings.unknown_names import unknown
+
+# Known keys of a section: key -> the known keys below it, or None where anything may stand below.
+Schema = dict[str, "Schema | None"]
+
+
+class _Probe(dict[str, Any]):
+    """A config that remembers which of its keys were looked up."""
+
+    def __init__(self, **content: Any) -> None:
+        super().__init__(content)
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.asked.add(str(key))
+        return super().__contains__(key)
+
+    def keys(self) -> Any:
+        """Return a view whose membership test goes through `__contains__` above."""
+        return KeysView(self)
+
+    def __copy__(self) -> _Probe:
+        return self
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Return the DeepSpeed config in a JSON file, its keys checked."""
+    config = read_json(path)
+    check_keys(config, source=str(path))
+    return config
+
+
+def check_keys(config: Mapping[str, Any], *, source: str) -> None:
+    """Refuse a config that holds keys unknown to DeepSpeed; `source` is named in the error."""
+    complaints = list(_complaints(config, _deepspeed_schema(), prefix=""))
+    if complaints:
+        raise ValueError(f"{source}: {'; '.join(complaints)}")
+
+
+def _complaints(config: Mapping[str, Any], schema: Schema, *, prefix: str) -> Iterator[str]:
+    for key, value in config.items():
+        below = schema.get(key)
+        if key not in schema:
+            yield f"{prefix}{key}: {unknown(key, schema, kind='DeepSpeed key')}"
+        elif below is not None and isinstance(value, Mapping):
+            yield from _complaints(value, below, prefix=f"{prefix}{key}.")
+
+
+@functools.cache
+def _deepspeed_schema() -> Schema:
+    models: dict[str, type[BaseModel]] = {
+        "zero_optimization": DeepSpeedZeroConfig,
+        "fp16": DeepSpeedFP16Config,
+        "bf16": DeepSpeedBF16Config,
+        "bfloat16": DeepSpeedBF16Config,
+        "comms_logger": CommsLoggerConfig,
+        "compile": CompileConfig,
+        "hybrid_engine": HybridEngineConfig,
+        "tensor_parallel": TPTrainingConfig,
+    }
+    schema = _looked_up()
+    schema |= _fields(DeepSpeedMonitorConfig)
+    schema |= {name: _fields(model) for name, model in models.items()}
+    schema["sequence_parallel_size"] = None  # looked up only where a process group exists
+    schema["timers"] = {"throughput": _fields(DeepSpeedThroughputTimerConfig)}
+    return schema
+
+
+def _fields(model: type[BaseModel]) -> Schema:
+    schema: Schema = {}
+    for name, field in model.model_fields.items():
+        kinds = [field.annotation, *typing.get_args(field.annotation)]
+        nested = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        schema[name] = _fields(nested[0]) if nested else None
+        if field.alias:
+            schema[field.alias] = schema[name]
+    return schema
+
+
+def _looked_up() -> Schema:
+    """Let DeepSpeed read a config made of probes and return the keys it looked for."""
+    sections = {
+        "optimizer": _Probe(type="adamw"),
+        "scheduler": _Probe(type="WarmupLR"),
+        "activation_checkpointing": _Probe(),
+        "flops_profiler": _Probe(),
+        "aio": _Probe(),
+        "autotuning": _Probe(),
+        "data_types": _Probe(),
+        "torch_autocast": _Probe(),
+        "checkpoint": _Probe(writer=_Probe(), parallel_write=_Probe()),
+    }
+    probe = _Probe(train_micro_batch_size_per_gpu=1, train_batch_size=None, **sections)
+    DeepSpeedConfig(probe)
+    return _asked(probe)
+
+
+def _asked(probe: _Probe) -> Schema:
+    below = {key: dict.get(probe, key) for key in probe.asked}
+    return {key: _asked(value) if isinstance(value, _Probe) else None for key, value in below.items()}

@@ -1,0 +1,104 @@
+"""`CachedSeq2SeqTrainer`: transformers' `Seq2SeqTrainer` for whole documents.
+
+What it adds to the plain one, which also works on an attached model:
+  - it attaches the model;
+  - documents are dealt to the ranks by length, so that no rank waits for another (sampler.py);
+  - FSDP2 by accelerate's settings works with tied embeddings, on the CPU too, and `save_model` writes the whole model;
+  - label smoothing in training needs no logits (chunked_loss.py);
+  - the progress bar shows tokens per second and windows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset, Sampler
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers.trainer_callback import ProgressCallback
+
+from cached_ds import fsdp
+from cached_ds.attachment import ensure_attached, inner_model
+from cached_ds.decoder.chunked_loss import has_chunked_loss
+from cached_ds.settings.config import CachedConfig
+from cached_ds.training.progress import TokenProgressCallback
+from cached_ds.training.sampler import LengthBalancedSampler
+
+PREFIX_COLUMN = "prefix_length"
+
+
+class CachedSeq2SeqTrainer(Seq2SeqTrainer):
+    """A `Seq2SeqTrainer` whose encoder reads whole documents; see the module's docstring.
+
+    Args:
+        model: a Hugging Face encoder-decoder, attached or not, not yet wrapped by an engine.
+        args: `Seq2SeqTrainingArguments`; engines are chosen as everywhere (`deepspeed`, `fsdp`, the launcher).
+        cached: how to cut and replay; None: the defaults, or the attached model's.
+        **arguments: all other arguments of `Seq2SeqTrainer`.
+
+    Raises:
+        ValueError: `cached` for a model that is attached already; what `attach` and the FSDP checks refuse.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: Seq2SeqTrainingArguments,
+        *,
+        cached: CachedConfig | None = None,
+        **arguments: Any,
+    ) -> None:
+        """Attach the model, set the Trainer up, and shard the model if FSDP is asked for."""
+        ensure_attached(model, cached)
+        super().__init__(model=model, args=args, **arguments)
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(TokenProgressCallback)
+        if self.is_fsdp_enabled:
+            fsdp.shard_for_accelerate(model, self.accelerator)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Create the accelerator; with FSDP asked for, make sure that it is FSDP."""
+        super().create_accelerator_and_postprocess()
+        asked = torch.distributed.is_initialized() and fsdp.is_requested(self.args.fsdp_plugin_args)
+        if asked and not self.is_fsdp_enabled:
+            fsdp.enable_on_cpu(self.accelerator, self.args.fsdp_plugin_args)
+            self.is_fsdp_enabled = True
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The Trainer's loss; in training the model smooths the labels itself, since the Trainer would need logits."""
+        is_chunked = model.training and self.compute_loss_func is None and has_chunked_loss(inner_model(self.model))
+        if self.label_smoother is None or not is_chunked:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        outputs = model(**inputs, label_smoothing=self.label_smoother.epsilon)
+        return (outputs[0], outputs) if return_outputs else outputs[0]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the whole model, also where checkpoints are sharded (the Trainer would write nothing then)."""
+        if self.is_fsdp_enabled and not _internal_call:
+            self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
+        else:
+            super().save_model(output_dir, _internal_call=_internal_call)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """The length-balanced sampler, where the data set tells its lengths and no other strategy is asked for."""
+        dataset: Any = self.train_dataset  # `train_dataset` comes without the columns that the model does not take
+        column = self.args.length_column_name
+        if self.args.train_sampling_strategy != "random" or column not in getattr(dataset, "column_names", []):
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        size, ranks = self._train_batch_size, self.args.world_size
+        return LengthBalancedSampler(list(dataset[column]), batch_size=size, num_ranks=ranks, seed=seed)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Keep the prefix lengths, which the model takes although its signature does not tell."""
+        super()._set_signature_columns_if_needed()
+        columns: Any = self._signature_columns
+        if PREFIX_COLUMN not in columns:
+            columns.append(PREFIX_COLUMN)

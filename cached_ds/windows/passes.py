@@ -1,0 +1,122 @@
+"""Cutting: from a padded batch to the passes that the encoder will read on its device.
+
+The batch comes to the host once; everything that decides is done there (cut.py), so the device is asked nothing.
+
+Shapes: B documents, L padded source length, N windows of a pass, w window length, K kept states of a pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from cached_ds.models.families import Family, Frame
+from cached_ds.settings.config import MIN_WINDOW, CachedConfig
+from cached_ds.windows.cut import Document, Pass, Window, cut, documents_of, make_passes, whole_rows
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the encoder was called with, on the host, and where the documents lie in it."""
+
+    input_ids: Tensor
+    documents: list[Document]
+    prefix_lengths: Tensor
+    global_attention_mask: Tensor
+
+    @classmethod
+    def on_host(
+        cls, input_ids: Tensor, attention_mask: Tensor | None, prefix: Tensor | None, global_mask: Tensor | None
+    ) -> Batch:
+        """Copy to the host, with every missing tensor filled in."""
+        ids = input_ids.cpu()
+        return cls(
+            input_ids=ids,
+            documents=whole_rows(*ids.shape) if attention_mask is None else documents_of(attention_mask),
+            prefix_lengths=torch.zeros(len(ids), dtype=torch.long) if prefix is None else prefix.cpu(),
+            global_attention_mask=torch.zeros_like(ids) if global_mask is None else global_mask.cpu(),
+        )
+
+
+@dataclass(frozen=True)
+class EncoderPass:
+    """One pass on the device: the encoder's keyword arguments [N, w], which slots [K] are kept, where they go."""
+
+    index: int
+    inputs: dict[str, Tensor]
+    slots: Tensor
+    spans: tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class Cutter:
+    """How one attached encoder wants its batches."""
+
+    config: CachedConfig
+    family: Family
+    model_config: PretrainedConfig
+
+    def windows(self, batch: Batch) -> list[Window]:
+        """All windows of all documents, in order.
+
+        Raises:
+            ValueError: a row without tokens or with holes, a document without its frame, no room for content.
+        """
+        config = self.config
+        documents = [self._frame(document, batch) for document in batch.documents]
+        return [w for document in documents for w in cut(document, window=config.window, overlap=config.overlap)]
+
+    def passes(
+        self, windows: Sequence[Window], batch: Batch, device: torch.device, *, windows_per_pass: int
+    ) -> list[EncoderPass]:
+        """The windows grouped into passes, moved to the device."""
+        multiple = self.family.window_multiple(self.model_config)
+        passes = make_passes(windows, windows_per_pass=windows_per_pass, multiple=multiple)
+        return [self._to_device(piece, batch, device) for piece in passes]
+
+    def trial(self, count: int, batch: Batch, device: torch.device) -> EncoderPass:
+        """A pass of `count` full windows to measure with: the batch's own tokens, over and over; it fills no rows."""
+        slots = torch.arange(count * self.config.window)
+        tokens = (slots % batch.input_ids.numel()).view(count, -1)
+        return self._to_device(Pass(0, tokens, slots, spans=()), batch, device)
+
+    def _frame(self, document: Document, batch: Batch) -> Document:
+        """The document with its head (frame and prefix) and tail, which every window will repeat."""
+        prefix = int(batch.prefix_lengths[document.row])
+        if not self.config.frame_windows:
+            return dataclasses.replace(document, head=prefix)
+        if document.length <= self.config.window:
+            return document
+        frame = self._find_frame(batch.input_ids.flatten()[document.start :][: document.length], row=document.row)
+        return dataclasses.replace(document, head=len(frame.head) + prefix, tail=len(frame.tail))
+
+    def _find_frame(self, tokens: Tensor, *, row: int) -> Frame:
+        ends = [*tokens[:MIN_WINDOW].tolist(), *tokens[-MIN_WINDOW:].tolist()]  # no frame is longer than a window
+        for frame in self.family.frames:
+            if frame.fits(ends, self.model_config):
+                return frame
+        raise ValueError(
+            f"document {row} ({len(tokens)} tokens) lacks the special tokens that every window repeats "
+            f"({' or '.join(map(str, self.family.frames))}); tokenize with add_special_tokens=True, or set "
+            "frame_windows=False"
+        )
+
+    def _to_device(self, piece: Pass, batch: Batch, device: torch.device) -> EncoderPass:
+        inputs = {"input_ids": piece.gather(batch.input_ids, self.model_config.pad_token_id)}
+        if not piece.full:
+            inputs["attention_mask"] = (piece.tokens >= 0).long()
+        if self.family.global_attention is not None:
+            asked = piece.gather(batch.global_attention_mask, 0)
+            inputs["global_attention_mask"] = self.family.global_attention(asked)
+        inputs = {name: _move(value, device) for name, value in inputs.items()}
+        return EncoderPass(piece.index, inputs, _move(piece.slots, device), piece.spans)
+
+
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    """To the device without waiting for it: from pinned memory where there is a device to wait for."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

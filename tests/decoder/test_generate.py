@@ -1,0 +1,115 @@
+"""Generation on an attached model: what it writes about a long document is what the full encoder states say."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from helpers import oracle, tiny
+from transformers.modeling_outputs import BaseModelOutput
+
+from cached_ds import attach
+
+families = pytest.mark.parametrize("family", tiny.FAMILIES)
+WAYS = {"greedy": {}, "beams": {"num_beams": 3}, "two-beams-back": {"num_beams": 3, "num_return_sequences": 2}}
+WRITE = {"max_new_tokens": 8, "min_new_tokens": 4, "do_sample": False}
+
+
+def five_windows(family):
+    special = len(tiny.frame(family, []))
+    return tiny.make_batch(family, (special + 5 * (tiny.WINDOW - special), 30))
+
+
+def pair(family):
+    """A model and its attached copy, in evaluation mode."""
+    model = tiny.make_model(family, dtype=torch.float64).eval()
+    return model, attach(copy.deepcopy(model), window=tiny.WINDOW)
+
+
+def by_oracle(model, batch, **options):
+    """The same generation from the oracle's encoder states."""
+    prefix = options.pop("prefix", None)
+    with torch.no_grad():
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        states = oracle.encode(model, ids, mask, window=tiny.WINDOW, prefix=prefix)
+    encoded = BaseModelOutput(last_hidden_state=states)
+    return model.generate(encoder_outputs=encoded, attention_mask=batch["attention_mask"], **WRITE, **options)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@families
+def test_generation_is_that_from_the_full_states(family, way):
+    batch, (model, ours) = five_windows(family), pair(family)
+    found = ours.generate(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **WRITE, **WAYS[way])
+    assert torch.equal(found, by_oracle(model, batch, **WAYS[way]))
+    assert ours.get_encoder().cached.encoder_forwards == ours.get_encoder().cached.windows_read
+
+
+@pytest.mark.parametrize("way", ["greedy", "beams"])
+def test_prefix_lengths_in_generation(way):
+    batch, (model, ours) = five_windows("bart"), pair("bart")
+    prefix = torch.tensor([3, 1])
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    found = ours.generate(**inputs, prefix_lengths=prefix, **WRITE, **WAYS[way])
+    assert torch.equal(found, by_oracle(model, batch, prefix=prefix, **WAYS[way]))
+    states = ours.get_encoder()(**inputs, prefix_lengths=prefix).last_hidden_state
+    assert not torch.equal(states, ours.get_encoder()(**inputs).last_hidden_state)
+
+
+def test_prefix_lengths_of_one_call_do_not_reach_the_next():
+    batch, (_, model) = five_windows("bart"), pair("bart")
+    plain = model(**batch).loss
+    model(**batch, prefix_lengths=torch.tensor([3, 1]))
+    assert torch.equal(model(**batch).loss, plain)
+
+
+@families
+def test_return_dict_false(family):
+    batch, (_, model) = five_windows(family), pair(family)
+    output = model(**batch)
+    found = model(**batch, return_dict=False)
+    assert torch.equal(found[0], output.loss)
+    assert torch.equal(found[1], output.logits)
+    encoder = model.get_encoder()
+    (states,) = encoder(batch["input_ids"], batch["attention_mask"], return_dict=False)
+    assert torch.equal(states, encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state)
+
+
+def test_led_takes_a_global_attention_mask():
+    batch, (_, model) = five_windows("led"), pair("led")
+    mask = torch.zeros_like(batch["input_ids"])
+    first_only = mask.index_fill(1, torch.tensor([0]), 1)
+    middle = mask.index_fill(1, torch.tensor([5, 40]), 1)
+    plain, first, more = (
+        model(**batch, **given).loss
+        for given in ({}, {"global_attention_mask": first_only}, {"global_attention_mask": middle})
+    )
+    assert torch.equal(plain, first)
+    assert not torch.equal(plain, more)
+
+
+def test_gradient_free_encoding_leaves_no_graph():
+    batch, (_, model) = five_windows("bart"), pair("bart")
+    with torch.no_grad():
+        assert model(**batch).loss.grad_fn is None
+    assert model(**batch).loss.grad_fn is not None
+
+
+def test_prefix_lengths_of_one_generation_do_not_reach_the_next():
+    batch, (_, model) = five_windows("bart"), pair("bart")
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    states = model.get_encoder()(**inputs).last_hidden_state
+    model.generate(**inputs, prefix_lengths=torch.tensor([3, 1]), **WRITE)
+    assert torch.equal(model.get_encoder()(**inputs).last_hidden_state, states)
+
+
+def test_prefix_lengths_of_a_call_with_states_do_not_reach_the_next():
+    batch, (_, model) = five_windows("bart"), pair("bart")
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    encoded = model.get_encoder()(**inputs)
+    prefix = torch.tensor([3, 1])
+    model(
+        encoder_outputs=encoded, attention_mask=batch["attention_mask"], labels=batch["labels"], prefix_lengths=prefix
+    )
+    assert torch.equal(model.get_encoder()(**inputs).last_hidden_state, encoded.last_hidden_state)

@@ -1,0 +1,127 @@
+"""Attach and detach: every family keeps its names, files, copies and pickles, and comes back as it was."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from helpers import tiny
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+from cached_ds import CachedConfig, attach, detach
+from cached_ds.attachment import is_attached, windowed_encoder
+
+families = pytest.mark.parametrize("family", tiny.FAMILIES)
+
+
+def attached(family, **changes):
+    return attach(tiny.make_model(family), **{"window": tiny.WINDOW, **changes})
+
+
+def loss_of(model, family):
+    return model(**tiny.make_batch(family, (40, 17))).loss
+
+
+@families
+def test_names_classes_and_weights_stay(family):
+    before, model = tiny.make_model(family), tiny.make_model(family)
+    assert attach(model, window=tiny.WINDOW) is model
+    assert list(model.state_dict()) == list(before.state_dict())
+    assert isinstance(model.get_encoder(), type(before.get_encoder()))
+    assert type(model) is type(before)
+    assert [name for name, _ in model.named_modules()] == [name for name, _ in before.named_modules()]
+
+
+@families
+def test_saved_models_load_without_cached_ds(family, tmp_path):
+    model = attached(family)
+    model.save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".json") == ["model.safetensors"]
+    assert AutoConfig.from_pretrained(tmp_path).architectures == [type(model).__name__]
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+    assert type(loaded) is type(model) and not is_attached(loaded)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
+
+
+@families
+def test_deepcopy_and_pickle_keep_it_attached(family):
+    model = attached(family, overlap=1)
+    expected = loss_of(model, family)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert type(copied.get_encoder()) is type(model.get_encoder())
+        assert copied.get_encoder().cached.config == model.get_encoder().cached.config
+        assert torch.equal(loss_of(copied, family), expected)
+        assert not set(map(id, copied.parameters())) & set(map(id, model.parameters()))
+        assert not is_attached(detach(copied)) and is_attached(model)
+
+
+def loss_in_another_process(rank, model, results):
+    assert rank == 0
+    results.put(loss_of(model, "bart").item())
+
+
+def test_a_spawned_process_takes_an_attached_model():
+    model = attached("bart")
+    results = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    torch.multiprocessing.spawn(loss_in_another_process, args=(model, results), nprocs=1)
+    assert results.get() == loss_of(model, "bart").item()
+
+
+@families
+def test_detach_restores_class_hooks_and_attributes(family):
+    model, before = tiny.make_model(family), tiny.make_model(family)
+    assert detach(attach(model, window=tiny.WINDOW)) is model
+    assert type(model.get_encoder()) is type(before.get_encoder())
+    assert not hasattr(model.get_encoder(), "cached")
+    assert "accepts_loss_kwargs" not in vars(model)
+    assert not model._forward_pre_hooks and not model._forward_pre_hooks_with_kwargs
+    assert not model._forward_hooks and type(model.lm_head) is type(before.lm_head)
+    assert vars(model).keys() == vars(before).keys()
+    assert vars(model.get_encoder()).keys() == vars(before.get_encoder()).keys()
+
+
+def test_the_trainer_is_told_that_the_loss_is_a_mean():
+    assert attached("bart").accepts_loss_kwargs is False
+
+
+def test_attach_again_with_another_config_after_detach():
+    model = attached("bart")
+    attach(detach(model), CachedConfig(window=8))
+    assert windowed_encoder(model).cached.config.window == 8
+    assert len(model._forward_pre_hooks) == len(attached("bart")._forward_pre_hooks)
+
+
+@families
+def test_documents_of_one_window_have_the_states_of_the_unattached_encoder(family):
+    """Both without grad: with it, torch has another attention kernel for T5's bias, which rounds otherwise."""
+    model = tiny.make_model(family).eval()
+    batch = tiny.make_batch(family, (tiny.WINDOW, tiny.WINDOW))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    if family == "led":
+        inputs["global_attention_mask"] = torch.zeros_like(batch["input_ids"]).index_fill_(1, torch.tensor([0]), 1)
+    with torch.no_grad():
+        expected = model.get_encoder()(**inputs).last_hidden_state
+        attach(model, window=tiny.WINDOW, windows_per_pass=2)
+        assert torch.equal(model.get_encoder()(**inputs).last_hidden_state, expected)
+
+
+@families
+def test_documents_of_one_window_and_padding(family):
+    model = tiny.make_model(family).double().eval()
+    batch = tiny.make_batch(family, (tiny.WINDOW, 9))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    expected = loss_without_attach(model, family, batch)
+    states = attach(model, window=tiny.WINDOW).get_encoder()(**inputs).last_hidden_state
+    assert torch.equal(states[1, 9:], torch.zeros_like(states[1, 9:]))
+    # One row at a time is another matrix product than two rows: float64 rounding, 1e-16 a step.
+    torch.testing.assert_close(model(**batch).loss, expected, rtol=1e-12, atol=0)
+
+
+def loss_without_attach(model, family, batch):
+    if family == "led":
+        mask = torch.zeros_like(batch["input_ids"]).index_fill_(1, torch.tensor([0]), 1)
+        return model(**batch, global_attention_mask=mask).loss
+    return model(**batch).loss

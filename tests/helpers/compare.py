@@ -1,0 +1,54 @@
+"""Compare: gradients of an attached model and of the oracle, in one process and in float64."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from helpers import oracle, tiny
+from helpers.engines import worst
+
+from cached_ds import CachedConfig, attach
+
+# Sums of some 10**4 float64 products (1e-16 each) in another order give 1e-13 or so; 1e-10 leaves room for the softmax,
+# and is far below the 1e-7 of anything that happens in float32 by mistake.
+EXACT = 1e-10
+
+
+def gradients(model):
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
+
+
+def worst_error(found, expected):
+    """Worst relative error of a tensor; one that is mathematically zero counts by its share in the whole (1e-6)."""
+    whole = math.sqrt(sum(tensor.norm().item() ** 2 for tensor in expected.values()))
+    assert found.keys() == expected.keys()
+    assert whole > 0
+    gaps = {name: (found[name] - expected[name]).norm().item() for name in expected}
+    return worst(gap / max(expected[name].norm().item(), 1e-6 * whole) for name, gap in gaps.items())
+
+
+def oracle_options(config, *, random):
+    """How the oracle has to cut for a model attached with this config."""
+    return {
+        "window": config.window,
+        "overlap": config.overlap,
+        "framed": config.frame_windows,
+        "per_pass": config.windows_per_pass,
+        "random": random,
+    }
+
+
+def gradient_error(model, batch, *, random=False, seed=7, **fields):
+    """Worst relative error of loss and gradients of `model` once attached, against the oracle on a copy of it."""
+    config = CachedConfig(**{"window": tiny.WINDOW, **fields})
+    reference = copy.deepcopy(model)
+    reference.gradient_checkpointing_disable()
+    torch.manual_seed(seed)
+    loss = attach(model, config)(**batch).loss
+    loss.backward()
+    torch.manual_seed(seed)
+    expected = oracle.loss(reference, batch, **oracle_options(config, random=random))
+    expected.backward()
+    return worst([worst_error(gradients(model), gradients(reference)), abs(loss.item() / expected.item() - 1)])

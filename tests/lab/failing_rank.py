@@ -1,0 +1,52 @@
+"""A rank that meets the others as launch/train.py does, and adds up numbers with them; rank 1 may fail.
+
+The command line is FAILURE: `start` or `step` (killed before the ranks meet, or between two of their sums), `differ`
+(it is given another learning rate), `code` (it runs another train.py) or `none`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from cached_ds.leaving import give_up, leave
+from cached_ds.ranks import rendezvous
+from cached_ds.ranks.discovery import discover
+from cached_ds.ranks.logs import whereabouts
+from cached_ds.ranks.startup import begin
+
+STEPS, FATAL = 4, 2
+
+
+def other_code():
+    """A train.py that is not that of rank 0."""
+    path = Path(tempfile.mkdtemp(), "train.py")
+    path.write_text("another version", encoding="utf-8")
+    return str(path)
+
+
+def main(failure):
+    """Meet, add, fail or leave."""
+    rendezvous.ANSWER_SECONDS = 3
+    place = discover(os.environ)
+    fails = place.rank == 1
+    if fails and failure == "start":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fails and failure == "code":
+        sys.argv[0] = other_code()
+    try:
+        begin(["--learning_rate", "0.2" if fails and failure == "differ" else "0.1"])
+    except ValueError as error:
+        print(f"error: {whereabouts(place)}{error}", file=sys.stderr, flush=True)
+        give_up(2)
+    for step in range(STEPS):
+        if fails and failure == "step" and step == FATAL:
+            os.kill(os.getpid(), signal.SIGKILL)
+        dist.all_reduce(torch.ones(1))
+    leave()

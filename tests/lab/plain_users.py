@@ -1,0 +1,86 @@
+"""What users already have, on an attached model: a plain Accelerator loop, and the plain Seq2SeqTrainer.
+
+A script for two ranks under any launcher: `plain_users.py FOLDER OUTPUT {loop|trainer} [DEEPSPEED_JSON]`. Saves the
+model to OUTPUT and prints `losses: [...]`, the losses as they are shown to the user.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration
+from lab import workshop
+from torch.utils.data import DataLoader
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+import cached_ds
+from cached_ds.data import DataArguments, WholeDocumentCollator, load_splits, tokenize_splits
+from cached_ds.leaving import leave
+
+ACCUMULATION = 3
+
+
+def material(folder):
+    """The attached model, its documents and their collator, with the lines a user would write."""
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder / "model").train()
+    arguments = DataArguments(train_file=str(folder / "train.jsonl"))
+    splits = tokenize_splits(load_splits(arguments), tokenizer=tokenizer, arguments=arguments)
+    return cached_ds.attach(model, window=workshop.WINDOW), splits["train"], WholeDocumentCollator(tokenizer)
+
+
+def loop(folder):
+    """A training loop with Accelerator.prepare and gradient accumulation."""
+    config = DataLoaderConfiguration(use_seedable_sampler=True)
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=ACCUMULATION, dataloader_config=config)
+    model, documents, collator = material(folder)
+    optimizer = torch.optim.SGD(model.parameters(), lr=workshop.LEARNING_RATE)
+    loader = DataLoader(documents.select_columns(["input_ids", "labels"]), batch_size=1, collate_fn=collator)
+    wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    losses = []
+    for _ in range(workshop.STEPS):
+        for batch in loader:
+            with accelerator.accumulate(wrapped):
+                loss = wrapped(**batch).loss
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(wrapped.parameters(), workshop.CLIP)
+                optimizer.step()
+                optimizer.zero_grad()
+            losses.append(accelerator.gather(loss.detach().reshape(1)).mean().item())
+    steps = torch.tensor(losses).reshape(workshop.STEPS, ACCUMULATION)
+    return accelerator.unwrap_model(wrapped), steps.mean(dim=1).tolist()
+
+
+def trainer(folder, output, deepspeed):
+    """Transformers' own Seq2SeqTrainer."""
+    arguments = Seq2SeqTrainingArguments(
+        output_dir=output, use_cpu=True, per_device_train_batch_size=1, gradient_accumulation_steps=ACCUMULATION,
+        max_steps=workshop.STEPS, optim="sgd", learning_rate=workshop.LEARNING_RATE, lr_scheduler_type="constant",
+        max_grad_norm=workshop.CLIP, save_strategy="no", report_to="none", logging_steps=1, deepspeed=deepspeed,
+    )  # fmt: skip
+    if deepspeed is not None:
+        cached_ds.zero.join_process_group()  # ZeRO-3 without GPUs, see its docstring
+    model, documents, collator = material(folder)
+    run = Seq2SeqTrainer(model=model, args=arguments, train_dataset=documents, data_collator=collator)
+    run.train()
+    run.save_model()
+    return [row["loss"] for row in run.state.log_history if "loss" in row]
+
+
+def main(folder, output, kind, deepspeed=None):
+    """Run one kind and leave its model in `output`."""
+    if kind == "loop":
+        model, losses = loop(Path(folder))
+        model.save_pretrained(output, is_main_process=Accelerator().is_main_process)
+    else:
+        losses = trainer(Path(folder), output, deepspeed)
+    print(f"losses: {losses}", flush=True)
+    leave()
+
+
+if __name__ == "__main__":
+    main(*(word for word in sys.argv[1:] if not word.startswith("--local_rank")))  # DeepSpeed's launcher adds it

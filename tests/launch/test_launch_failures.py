@@ -1,0 +1,118 @@
+"""What goes wrong under each launcher on two hosts: both end in time, it is said who is at fault, and nothing stays."""
+
+from __future__ import annotations
+
+import re
+import sys
+from contextlib import contextmanager
+
+import pytest
+from lab import host_scripts
+from lab.slow import slow_but
+
+TRAIN = "from lab import failing_rank\nfailing_rank.main(sys.argv[-1])\n"
+LISTENER = "import socket, sys, time; s = socket.create_server(('', int(sys.argv[1]))); time.sleep(600)"  # says nothing
+HOST0 = r"rank 0 of 2 on host host0: "
+MISSING = HOST0 + r"rank 1 of 2 did not arrive within 3 s; those that did: rank 0 \(host host0\)"
+DIFFER = r"the ranks differ: --learning_rate is '0\.1' on rank 0 \(host host0\), '0\.2' on rank 1 \(host host1\)"
+OTHER_CODE = (
+    r"the ranks differ: the source code of train.py is '\w+' on rank 0 \(host host0\), '\w+' on rank 1 \(host host1\)"
+)
+LOST = HOST0 + "RuntimeError"
+DIED = r"process rank 1 with PID \d+ on node host1 exited on\s+signal 9"
+KILLED = {"torchrun.sh": r"Signal 9 \(SIGKILL\)", "deepspeed_no_ssh.sh": "return code = -9"}
+KILLED["accelerate_fsdp.sh"] = KILLED["torchrun.sh"]
+FAILURES = {
+    (script, failure): [message, KILLED[script] if failure in ("start", "step") else message]
+    for script in host_scripts.PER_HOST
+    for failure, message in {"start": MISSING, "step": LOST, "differ": DIFFER, "code": OTHER_CODE}.items()
+} | {
+    ("mpirun.sh", failure): [message]
+    for failure, message in {"start": DIED, "step": DIED, "differ": DIFFER, "code": OTHER_CODE}.items()
+}
+QUICK = [("mpirun.sh", "start"), ("accelerate_fsdp.sh", "differ"), ("deepspeed_no_ssh.sh", "step")]
+WRONG_LINES = {"nowhere slots=1": "nowhere", "host1 slot=1": "line number 2"}
+
+pytestmark = pytest.mark.timeout(200)
+
+
+def assert_failed(hosts, found, messages):
+    """Every host ended by itself with an error and its message, and without a process that stays."""
+    for number, (each, message) in enumerate(zip(found, messages, strict=True)):
+        wanted = message if hosts.isolated else re.sub("host[01]", r"\\S+", message)
+        assert each.returncode, f"host {number} ended with {each.returncode}:\n{each.output}"
+        assert re.search(wanted, each.output), f"host {number} does not say {wanted!r}:\n{each.output}"
+        assert not each.survivors, f"host {number}: {each.survivors}"
+
+
+@pytest.mark.parametrize(("script", "failure"), slow_but(QUICK, FAILURES))
+def test_a_rank_that_fails_ends_all_and_is_named(script, failure, hosts, tmp_path):
+    words = ["--failure", failure]
+    commands, environment = host_scripts.prepare(hosts, script, words, folder=tmp_path, train=TRAIN)
+    environment["CACHED_DS_JOIN_TIMEOUT"] = "3" if failure == "start" else "60"
+    assert_failed(hosts, hosts.run(commands, timeout=100, **environment), FAILURES[script, failure])
+
+
+@contextmanager
+def held_port(hosts, port):
+    """A port of host 0 that a silent program has."""
+    held = hosts.start(0, [sys.executable, "-S", "-c", LISTENER, port])
+    try:
+        waiting = f"until true > /dev/tcp/{hosts.names[0]}/{port}; do sleep 0.05; done"
+        hosts.run([["bash", "-c", waiting]], timeout=20)
+        yield
+    finally:
+        held.kill()
+
+
+TAKEN = "port {} of host0 is in use by another program"
+OPENED = "port {} of host0 is in use; choose another MASTER_PORT"  # what rank 0 says, which opens the store itself
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        {"torchrun.sh": TAKEN, "accelerate_fsdp.sh": TAKEN},
+        pytest.param({"mpirun.sh": OPENED, "deepspeed_no_ssh.sh": TAKEN}, marks=pytest.mark.slow),
+    ],
+    ids=" and ".join,
+)
+def test_a_port_in_use_is_named(messages, hosts, tmp_path):
+    """Two launchers at once, one per host."""
+    commands = []
+    for host, script in enumerate(messages):
+        (folder := tmp_path / script).mkdir()
+        both, environment = host_scripts.prepare(hosts, script, ["--failure", "none"], folder=folder, train=TRAIN)
+        commands.append(both[host % len(both)])
+    port = environment["MASTER_PORT"]
+    environment |= {"MASTER_ADDR": hosts.names[0]} if "mpirun.sh" in messages else {}
+    with held_port(hosts, port):
+        found = hosts.run(commands, **environment | {"CACHED_DS_JOIN_TIMEOUT": "4"})
+    assert_failed(hosts, found, [message.format(port) for message in messages.values()])
+
+
+FEWER = r"{} on host0 ended.*\n?.*fewer than 2 nodes arrived at port \d+ of host0"
+MISSING_NODE = {"torchrun.sh": FEWER.format("torchrun"), "accelerate_fsdp.sh": FEWER.format("accelerate")}
+MISSING_NODE["deepspeed_no_ssh.sh"] = MISSING
+
+
+@pytest.mark.parametrize("script", slow_but(["torchrun.sh"], MISSING_NODE))
+def test_a_node_that_is_missing_is_named(script, hosts, tmp_path):
+    commands, environment = host_scripts.prepare(hosts, script, ["--failure", "none"], folder=tmp_path, train=TRAIN)
+    found = hosts.run(commands[:1], **environment | {"CACHED_DS_JOIN_TIMEOUT": "3"})
+    assert_failed(hosts, found, [MISSING_NODE[script]])
+
+
+def test_deepspeed_names_a_wrong_hostfile(hosts, tmp_path):
+    texts = {"unknown": "elsewhere slots=1\n", "malformed": "elsewhere slots=1\nhost1 slot=1\n"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    commands = [["deepspeed", "--hostfile", tmp_path / name, "nothing.py"] for name in texts]
+    assert_failed(hosts, hosts.run(commands), ["host=elsewhere was not reachable via ssh", "bad entry: host1 slot=1"])
+
+
+@pytest.mark.parametrize("line", WRONG_LINES)
+def test_mpirun_names_a_wrong_hostfile(line, hosts, tmp_path):
+    commands, environment = host_scripts.prepare(hosts, "mpirun.sh", ["--x", "1"], folder=tmp_path, train=TRAIN)
+    (tmp_path / "hosts").write_text(f"{hosts.names[0]} slots=1\n{line}\n", encoding="utf-8")
+    assert_failed(hosts, hosts.run(commands, **environment), [WRONG_LINES[line]])

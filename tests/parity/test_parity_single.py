@@ -1,0 +1,84 @@
+"""Parity in one process: loss and every gradient of every family equal full backpropagation, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import tiny
+from helpers.compare import EXACT, gradient_error
+
+from cached_ds import attach
+
+LENGTHS = (3, 70, 41, 16)  # a few tokens; some windows; a ragged end; exactly one window
+SETTINGS = {
+    "default": {},
+    "overlap": {"overlap": 2},
+    "raw": {"frame_windows": False},
+    "raw-overlap": {"frame_windows": False, "overlap": 3},
+    "three-per-pass": {"windows_per_pass": 3},
+    "all-in-one-pass": {"windows_per_pass": 1000},
+    "keep-2": {"recompute": 2},
+    "keep-all": {"recompute": 1000},
+    "everything": {"overlap": 1, "windows_per_pass": 2, "recompute": 1, "prefix": [0, 3, 1, 2]},
+    "prefix": {"prefix": [1, 2, 0, 3]},
+    "raw-prefix": {"frame_windows": False, "prefix": [1, 2, 0, 3]},
+}
+
+
+def error(family, dropout, settings, *, side="right", lengths=LENGTHS):
+    settings = dict(settings)
+    model = tiny.make_model(family, dropout=dropout, dtype=torch.float64)
+    batch = tiny.make_batch(family, lengths, side=side)
+    if (prefix := settings.pop("prefix", None)) is not None:
+        batch["prefix_lengths"] = torch.tensor(prefix)
+    return gradient_error(model, batch, random=dropout > 0, **settings)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_gradients_are_those_of_the_full_graph(family, dropout, setting):
+    assert error(family, dropout, SETTINGS[setting]) < EXACT
+
+
+@pytest.mark.parametrize("setting", ["default", "everything"])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_padding_on_the_left(family, setting):
+    assert error(family, 0.1, SETTINGS[setting], side="left") < EXACT
+
+
+@pytest.mark.parametrize("family", ["bart", "t5", "led"])
+@pytest.mark.parametrize("windows", [1, 2, 3])
+def test_documents_of_exactly_k_windows(family, windows):
+    special = len(tiny.frame(family, []))
+    length = special + windows * (tiny.WINDOW - special)
+    assert error(family, 0.1, {}, lengths=(length, length)) < EXACT
+
+
+def test_a_batch_without_attention_mask():
+    batch = tiny.make_batch("bart", (40, 40))
+    models = [attach(tiny.make_model("bart", dtype=torch.float64), window=tiny.WINDOW) for _ in range(2)]
+    without = models[0](input_ids=batch["input_ids"], labels=batch["labels"]).loss
+    assert torch.equal(without, models[1](**batch).loss)
+
+
+def test_layers_dropped_at_random_are_dropped_again():
+    model = tiny.make_model("bart", dropout=0.1, dtype=torch.float64)
+    model.get_encoder().layerdrop = 0.5
+    batch = tiny.make_batch("bart", LENGTHS)
+    assert gradient_error(model, batch, random=True) < EXACT
+
+
+@pytest.mark.parametrize("frozen", ["layers.0", "embed", "layers.1.self_attn"])
+def test_a_partly_frozen_encoder(frozen):
+    model = tiny.make_model("bart", dtype=torch.float64)
+    for name, parameter in model.get_encoder().named_parameters():
+        parameter.requires_grad_(frozen not in name)
+    assert gradient_error(model, tiny.make_batch("bart", LENGTHS)) < EXACT
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_gradient_checkpointing_of_the_whole_model(family):
+    model = tiny.make_model(family, dropout=0.1, dtype=torch.float64)
+    model.gradient_checkpointing_enable()
+    assert gradient_error(model, tiny.make_batch(family, LENGTHS), random=True) < EXACT

@@ -1,0 +1,158 @@
+"""Tuning: what is left to the machine is measured once, stays within the budget, and changes no gradient."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import pytest
+import torch
+from helpers import oracle, tiny
+from helpers.compare import EXACT, gradients, worst_error
+from peft import LoraConfig, get_peft_model
+
+from cached_ds import CachedConfig, attach
+from cached_ds.attachment import windowed_encoder
+from cached_ds.planning import budget
+from cached_ds.planning.budget import Budget, fastest, free_bytes, graph_bytes
+
+CPU = torch.device("cpu")
+BATCH = tiny.make_batch("bart", (75, 30, 3))  # 6 + 2 + 1 windows
+
+
+def attached(dropout=0.0, **fields):
+    model = tiny.make_model("bart", dropout=dropout, dtype=torch.float64)
+    return attach(model, window=tiny.WINDOW, **fields)
+
+
+def step(model):
+    model.zero_grad()
+    torch.manual_seed(7)
+    model(**BATCH).loss.backward()
+    return gradients(model)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    model = tiny.make_model("bart", dtype=torch.float64)
+    oracle.loss(model, BATCH, window=tiny.WINDOW).backward()
+    return gradients(model)
+
+
+@pytest.mark.parametrize("limit", [None, 1, "200KB", "1GB"])
+@pytest.mark.parametrize("windows", ["auto", 1, 3])
+def test_gradients_are_those_of_the_full_graph(windows, limit, expected):
+    model = attached(windows_per_pass=windows, recompute="auto", memory_budget=limit)
+    assert worst_error(step(model), expected) < EXACT
+    assert worst_error(step(model), expected) < EXACT  # from the second on, free memory is measured
+
+
+def test_keys_and_values_are_kept_where_memory_is_ample_and_replayed_with_dropout():
+    model = attached(dropout=0.1, recompute="auto", memory_budget="1GB")
+    reference = copy.deepcopy(model)
+    found, state = step(model), windowed_encoder(model).cached
+    assert state.keep_projections
+    reference = attach(tiny.make_model("bart", dropout=0.1, dtype=torch.float64), window=tiny.WINDOW)
+    assert worst_error(found, step(reference)) < EXACT
+    assert not windowed_encoder(reference).cached.keep_projections
+
+
+def test_kept_keys_and_values_and_recomputed_ones_drop_the_same_in_adapters():
+    found = []
+    for recompute in ("all", "auto"):
+        model = tiny.make_model("bart", dropout=0.1, dtype=torch.float64)
+        torch.manual_seed(1)
+        lora = LoraConfig(target_modules=["k_proj", "v_proj"], lora_dropout=0.5, init_lora_weights=False)
+        model = get_peft_model(model, lora)
+        found.append(step(attach(model, window=tiny.WINDOW, recompute=recompute, memory_budget="1GB")))
+    assert worst_error(*found) < EXACT
+
+
+def encoder_forwards(model):
+    state = windowed_encoder(model).cached
+    before = state.encoder_forwards
+    step(model)
+    return state.encoder_forwards - before
+
+
+def test_as_many_passes_are_kept_as_the_budget_holds():
+    one = attached(recompute="auto", memory_budget=1)
+    step(one)
+    size = windowed_encoder(one).cached.budget.window_bytes
+    counts = []
+    for windows in (0, 2, 5, 100):
+        model = attached(recompute="auto", memory_budget=max(1, windows * size))
+        step(model)  # measures
+        counts.append(encoder_forwards(model))
+    assert counts == [17, 16, 13, 9]
+
+
+def test_without_a_budget_the_first_step_keeps_one_and_the_second_what_fits(monkeypatch):
+    model = attached(recompute="auto")
+    assert encoder_forwards(model) == 18  # one to measure with
+    assert encoder_forwards(model) == 9
+    monkeypatch.setattr(budget, "free_bytes", lambda _: 0)
+    assert encoder_forwards(model) == 17
+
+
+def test_a_forward_without_grad_decides_nothing():
+    model = attached(recompute="auto")
+    with torch.no_grad():
+        model(**BATCH)
+    assert not windowed_encoder(model).cached.budget.rehearsed
+
+
+def test_measuring_draws_no_random_numbers():
+    def after(**fields):
+        model = attached(dropout=0.1, **fields)
+        torch.manual_seed(3)
+        model(**BATCH)
+        return torch.rand(())
+
+    assert torch.equal(after(), after(windows_per_pass="auto", recompute="auto"))
+
+
+def test_the_choices_are_logged_once(caplog):
+    model = attached(windows_per_pass="auto", recompute="auto")
+    with caplog.at_level(logging.INFO, logger="cached_ds"):
+        for _ in range(4):
+            step(model)
+    messages = [record.message for record in caplog.records]
+    assert [message.split("=")[0] for message in messages] == ["windows_per_pass", "recompute"]
+    assert "passes fit" in messages[1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "limit", "best"),
+    [([4, 4, 4], 64, 1), ([4, 3, 2.99, 1], 64, 2), ([4, 3, 2, 1], 64, 8), ([4, 3, 2, 1], 3, 2), ([4, 3], 1, 1)],
+)
+def test_doubling_goes_on_while_it_pays(seconds, limit, best, monkeypatch):
+    timed = dict(zip((1, 2, 4, 8), seconds, strict=False))
+    monkeypatch.setattr(budget, "seconds_per_window", lambda _run, count, _device: timed.get(count, 100))
+    assert fastest(lambda _: None, limit=limit, device=CPU) == best
+
+
+def test_a_disturbed_trial_does_not_count(monkeypatch):
+    trials = iter([1.0, 5.0, 7.0, 0.8, 1.0, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8])
+    monkeypatch.setattr(budget, "seconds_per_window", lambda *_: next(trials))
+    assert fastest(lambda _: None, limit=64, device=CPU) == 2
+
+
+def test_the_bytes_of_a_graph_are_those_it_keeps():
+    weight = torch.randn(10, 10, requires_grad=True)
+    inputs = torch.randn(7, 10)
+    assert graph_bytes(lambda: (inputs @ weight).exp(), [weight]) == 4 * (70 + 70)  # the input and the exponential
+    assert graph_bytes(lambda: inputs @ weight.detach(), [weight]) == 0
+
+
+def test_free_memory_is_shared_by_the_ranks_of_a_host(monkeypatch):
+    alone = free_bytes(CPU)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert 0.2 * alone < free_bytes(CPU) < 0.3 * alone
+
+
+def test_a_budget_bounds_the_windows_of_a_pass():
+    seen = []
+    found = Budget(CachedConfig(memory_budget=1000), window_bytes=300)
+    found.choose_windows(lambda count: seen.append(count), device=CPU)
+    assert max(seen) <= 3

@@ -1,0 +1,62 @@
+"""How a rank starts: the backend, the patience, and the checkpoint it goes on from after a restart."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from cached_ds.ranks import startup
+from cached_ds.training import checkpoints as resuming
+
+CUDA = torch.device("cuda", 0)
+FSDP = {"ACCELERATE_USE_FSDP": "true"}
+
+
+@pytest.mark.parametrize(
+    ("device", "told", "environ", "backend"),
+    [
+        (None, {}, {}, "gloo"),
+        (None, {}, FSDP | {"FSDP_OFFLOAD_PARAMS": "true"}, "gloo"),
+        (CUDA, {"use_cpu": "True"}, {}, "gloo"),
+        (CUDA, {}, {"ACCELERATE_USE_CPU": "true"}, "gloo"),
+        (CUDA, {}, {}, "nccl"),
+        (CUDA, {"ddp_backend": "gloo"}, {}, "gloo"),
+        (CUDA, {}, FSDP, "nccl"),
+        (CUDA, {}, FSDP | {"FSDP_OFFLOAD_PARAMS": "true"}, "cuda:nccl,cpu:gloo"),
+        (CUDA, {}, FSDP | {"FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}, "cuda:nccl,cpu:gloo"),
+    ],
+)
+def test_the_backend_is_the_one_accelerate_would_choose(device, told, environ, backend, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: device)
+    assert startup.backend(told, environ) == backend
+
+
+def test_a_time_that_is_no_number_is_refused(monkeypatch):
+    monkeypatch.setenv("CACHED_DS_JOIN_TIMEOUT", "5m")
+    with pytest.raises(ValueError, match="CACHED_DS_JOIN_TIMEOUT='5m'.*seconds"):
+        startup.patience()
+
+
+def checkpoint(folder, step, *, state="{}", random_state=True):
+    path = folder / f"checkpoint-{step}"
+    path.mkdir()
+    (path / "trainer_state.json").write_text(state)
+    if random_state:
+        torch.save({}, path / "rng_state.pth")
+
+
+def test_only_a_restart_goes_on_by_itself_and_only_from_what_is_complete(tmp_path, monkeypatch):
+    training = SimpleNamespace(output_dir=tmp_path, resume_from_checkpoint=None, world_size=1, process_index=0)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert resuming.checkpoint(training) is None, "nothing to go on from"
+    checkpoint(tmp_path, 9)
+    checkpoint(tmp_path, 10)
+    checkpoint(tmp_path, 11, random_state=False)
+    checkpoint(tmp_path, 12, state='{"global_')
+    assert resuming.checkpoint(training) == str(tmp_path / "checkpoint-10")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert resuming.checkpoint(training) is None, "a first start"
+    training.resume_from_checkpoint = "true"
+    assert resuming.checkpoint(training) is True

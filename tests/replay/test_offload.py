@@ -1,0 +1,107 @@
+"""Offload: buffers in host memory and in mapped files hold what is stored, leave nothing behind."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import oracle, tiny
+from helpers.compare import EXACT, gradients, worst_error
+
+from cached_ds import attach
+from cached_ds.replay import offload
+from cached_ds.replay.offload import PLACES, Conveyor, zeros, zeros_like
+
+CPU = torch.device("cpu")
+MIB = 2**20
+
+
+def buffer(place, rows=100, width=8, folder=None):
+    return zeros((rows, width), dtype=torch.float32, device=CPU, place=place, folder=folder)
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_stored_and_added_is_loaded(place):
+    values, conveyor, found = torch.randn(100, 8), Conveyor(CPU), buffer(place)
+    spans = [slice(60, 100), slice(0, 1), slice(1, 60)]
+    for span in spans:
+        conveyor.store(values[span], found, span)
+    conveyor.add(torch.ones(5, 8), found, slice(58, 63))
+    conveyor.finish()
+    values[58:63] += 1
+    assert all(torch.equal(part, values[span]) for part, span in zip(conveyor.load(found, spans), spans, strict=True))
+    assert torch.equal(found, values)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_second_buffer_is_in_the_same_place(place, tmp_path):
+    first = buffer(place, folder=str(tmp_path))
+    first.fill_(3)
+    second = zeros_like(first)
+    names = [each.untyped_storage().filename for each in (first, second)]
+    assert torch.equal(second, torch.zeros_like(first))
+    assert all((name is not None and name.startswith(str(tmp_path))) == (place == "disk") for name in names)
+    assert names[0] != names[1] or place != "disk"
+
+
+def test_a_mapped_file_has_no_name_left(tmp_path):
+    mapped = buffer("disk", folder=str(tmp_path))
+    mapped.fill_(1)
+    assert list(tmp_path.iterdir()) == []
+    assert mapped.sum() == mapped.numel()
+
+
+def test_resident_memory_does_not_grow_with_a_mapped_file():
+    size, step, conveyor = 128 * MIB // 4, MIB // 4, Conveyor(CPU)
+    mapped = zeros((size,), dtype=torch.float32, device=CPU, place="disk")
+    spans = [slice(begin, begin + step) for begin in range(0, size, step)]
+    before = resident()
+    for number, span in enumerate(spans):
+        conveyor.store(torch.full((step,), float(number)), mapped, span)
+    total = sum(float(part[0]) for part in conveyor.load(mapped, spans))
+    assert total == sum(range(len(spans)))
+    assert resident() - before < 32 * MIB, "a quarter of the file; the allocator may keep some"
+
+
+def test_a_full_disk_is_an_error_before_any_work(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(offload.os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        buffer("disk")
+
+
+@pytest.mark.parametrize("recompute", ["all", 3])
+@pytest.mark.parametrize("place", ["cpu", "disk"])
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_gradients_with_offload_are_those_of_the_full_graph(family, place, recompute, tmp_path):
+    model = tiny.make_model(family, dropout=0.1, dtype=torch.float64)
+    reference, batch = copy.deepcopy(model), tiny.make_batch(family, (75, 30, 3))
+    attach(model, window=tiny.WINDOW, offload=place, offload_folder=str(tmp_path), recompute=recompute)
+    torch.manual_seed(7)
+    output = model(**batch)
+    filename = output.encoder_last_hidden_state.untyped_storage().filename
+    assert (filename is not None) == (place == "disk")
+    output.loss.backward()
+    torch.manual_seed(7)
+    oracle.loss(reference, batch, window=tiny.WINDOW, random=True).backward()
+    assert worst_error(gradients(model), gradients(reference)) < EXACT
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_user_may_read_offloaded_states_and_generate():
+    batch = tiny.make_batch("bart", (75, 30))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    models = [attach(tiny.make_model("bart").eval(), window=tiny.WINDOW, offload=place) for place in ("none", "disk")]
+    plain, mapped = (model.get_encoder()(**inputs).last_hidden_state for model in models)
+    assert torch.equal(plain, mapped)
+    texts = [model.generate(**inputs, max_new_tokens=4) for model in models]
+    assert torch.equal(*texts)

@@ -1,0 +1,85 @@
+"""The console script `cached-ds`: report, summarize and doctor, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from helpers import oracle
+from lab import workshop
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from cached_ds.cli import main
+
+
+def test_report_draws_a_run(tmp_path, capsys):
+    history = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 2, "eval_loss": 2.5, "eval_rouge1": 10.0}]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": history}))
+    assert main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "training.png")
+    assert (tmp_path / "training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_report_names_a_folder_without_a_run(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "no trainer_state.json here" in capsys.readouterr().err
+
+
+def test_summarize_reads_the_whole_file(tmp_path, capsys):
+    folder = workshop.build(tmp_path)
+    text = " ".join(workshop.WORDS * 4)
+    (tmp_path / "a.txt").write_text(text)
+    arguments = [str(folder / "model"), str(tmp_path / "a.txt"), "--window", "16", "--max_target_length", "9"]
+    assert main(["summarize", *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert shown == f"{tmp_path / 'a.txt'}: {summary_by_the_oracle(folder, text)}\n"
+
+
+@torch.no_grad()
+def summary_by_the_oracle(folder, text):
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    inputs = tokenizer(text, return_tensors="pt")
+    hidden = oracle.encode(model, inputs["input_ids"], inputs["attention_mask"], window=16)
+    tokens = model.generate(encoder_outputs=(hidden,), max_length=9)
+    return tokenizer.decode(tokens[0], skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize(("content", "message"), [("  \n", "the file is empty"), (None, "No such file")])
+def test_summarize_refuses_what_it_cannot_read(tmp_path, capsys, content, message):
+    path = tmp_path / "a.txt"
+    if content is not None:
+        path.write_text(content)
+    assert main(["summarize", "no-model-is-loaded", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "a.txt" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--min_disk", "lots"], "argument --min_disk: 'lots' is refused; allowed are bytes, or a size such as 1GiB"),
+        (["--max_skew", "-1"], "argument --max_skew: '-1' is refused; allowed is a number above 0"),
+        (["--min_open_files", "few"], "argument --min_open_files: invalid int value: 'few'"),
+    ],
+)
+def test_doctor_refuses_limits_that_are_none(capsys, words, message):
+    with pytest.raises(SystemExit) as caught:
+        main(["doctor", *words])
+    assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_doctor_says_what_train_would_refuse(capsys):
+    calm = ["--min_disk", "1", "--min_memory", "1", "--min_open_files", "1"]
+    assert main(["doctor", *calm, "--windw", "3"]) == 1
+    shown = capsys.readouterr().out
+    assert "unknown flag '--windw': did you mean '--window'?" in shown
+    assert main(["--local_rank=0", "doctor", *calm]) == 0, "as DeepSpeed's launcher puts it"
+    assert capsys.readouterr().out.strip().splitlines()[-1].startswith("healthy")
+
+
+def test_other_commands_take_no_further_words(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["report", "somewhere", "--windw", "3"])
+    assert caught.value.code == 2 and "unrecognized arguments: --windw 3" in capsys.readouterr().err

@@ -1,0 +1,45 @@
+"""Mappings read from JSON and YAML, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cached_ds.settings.config_files import read_mapping
+
+
+def written(folder: Path, *, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.json", '{"x": {"y": [1, 2]}}'), ("a.yaml", "x:\n  y: [1, 2]\n"), ("a.yml", "x: {y: [1, 2]}")],
+)
+def test_formats_read_alike(tmp_path, name, text):
+    assert read_mapping(written(tmp_path, name=name, text=text)) == {"x": {"y": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", '{"x": 1,\n "y": }', r"a\.json, line 2: "),
+        ("a.json", '{"x": {"y": 1, "y": 2}}', r"a\.json: key 'y' stands 2 times"),
+        ("a.json", "[1]", r"a\.json: holds list, not a mapping"),
+        ("a.yaml", "x: 1\ny: [1\n", r"a\.yaml, line 3: "),
+        ("a.yaml", "x: 1\nx: 2\n", r"a\.yaml, line 2: key 'x' stands twice"),
+        ("a.yaml", "", r"a\.yaml: holds NoneType, not a mapping"),
+        ("a.toml", "", r"a\.toml: a config file ends in \.json, \.yaml, \.yml, not in '\.toml'"),
+    ],
+)
+def test_refusals_name_file_and_line(tmp_path, name, text, message):
+    with pytest.raises(ValueError, match=message):
+        read_mapping(written(tmp_path, name=name, text=text))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent.json"):
+        read_mapping(tmp_path / "absent.json")

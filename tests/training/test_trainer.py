@@ -1,0 +1,123 @@
+"""`CachedSeq2SeqTrainer` in one process: sampler, prefixes, progress bar, and the settings it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from accelerate.utils import FullyShardedDataParallelPlugin
+from helpers import engines, tiny
+from lab import workshop
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_pt_utils import LabelSmoother
+
+from cached_ds import CachedConfig, CachedSeq2SeqTrainer, attach, fsdp
+from cached_ds.data import DataArguments, WholeDocumentCollator, load_splits, tokenize_splits
+from cached_ds.training.progress import TokenProgressCallback
+from cached_ds.training.sampler import LengthBalancedSampler
+
+
+def make_trainer(folder, tmp_path, *, prefix=None, model=None, **changes):
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    arguments = DataArguments(train_file=str(folder / "train.jsonl"), source_prefix=prefix)
+    splits = tokenize_splits(load_splits(arguments), tokenizer=tokenizer, arguments=arguments)
+    values = {"output_dir": str(tmp_path), "use_cpu": True, "max_steps": 1, "report_to": "none", "save_strategy": "no"}
+    return CachedSeq2SeqTrainer(
+        model or AutoModelForSeq2SeqLM.from_pretrained(folder / "model"),
+        Seq2SeqTrainingArguments(**values | changes, per_device_train_batch_size=2),
+        cached=CachedConfig(window=workshop.WINDOW),
+        train_dataset=splits["train"],
+        data_collator=WholeDocumentCollator(tokenizer),
+    )
+
+
+def test_documents_are_dealt_by_length(folder, tmp_path):
+    trainer = make_trainer(folder, tmp_path)
+    sampler = trainer.get_train_dataloader().base_dataloader.batch_sampler.sampler
+    assert isinstance(sampler, LengthBalancedSampler)
+    assert sampler.lengths == [length + 2 for length in workshop.LENGTHS]
+
+
+def test_another_strategy_is_respected(folder, tmp_path):
+    trainer = make_trainer(folder, tmp_path, train_sampling_strategy="sequential")
+    assert isinstance(trainer.get_train_dataloader().base_dataloader.sampler, torch.utils.data.SequentialSampler)
+
+
+def test_prefix_reaches_every_window(folder, tmp_path):
+    plain, prefixed = make_trainer(folder, tmp_path), make_trainer(folder, tmp_path, prefix="word1 word2 word3")
+    windows = []
+    for trainer in (plain, prefixed):
+        batch = next(iter(trainer.get_train_dataloader()))
+        trainer.model(**batch)
+        windows.append(trainer.model.get_encoder().cached.windows_read)
+    assert batch["prefix_lengths"].tolist() == [3, 3]
+    assert windows[1] > windows[0], "three repeated tokens leave less room for content, so more windows are read"
+
+
+def test_the_progress_bar_shows_tokens_and_windows(folder, tmp_path, capsys):
+    trainer = make_trainer(folder, tmp_path)
+    callbacks = trainer.callback_handler.callbacks
+    assert sum(isinstance(callback, ProgressCallback) for callback in callbacks) == 1
+    assert any(isinstance(callback, TokenProgressCallback) for callback in callbacks)
+    trainer.train()
+    shown = capsys.readouterr().err
+    assert "tokens/s/rank=" in shown and "windows=" in shown
+
+
+def test_no_progress_bar_where_none_is_wanted(folder, tmp_path):
+    trainer = make_trainer(folder, tmp_path, disable_tqdm=True)
+    assert not any(isinstance(callback, ProgressCallback) for callback in trainer.callback_handler.callbacks)
+
+
+def test_two_configs_are_refused(folder, tmp_path):
+    model = attach(tiny.make_model("bart"), window=16)
+    with pytest.raises(ValueError, match="attached already: leave `cached` out"):
+        make_trainer(folder, tmp_path, model=model)
+
+
+@pytest.fixture
+def own_environment(monkeypatch):
+    """Accelerate's plugin tells the whole process, and so every command that a later test starts."""
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "false")
+
+
+@pytest.mark.usefixtures("own_environment")
+def test_fsdp1_is_refused_with_what_to_use():
+    with pytest.raises(ValueError, match="fsdp_version=1: FSDP1 is not supported.*fsdp_version: 2"):
+        fsdp.check_plugin(FullyShardedDataParallelPlugin(fsdp_version=1, cpu_ram_efficient_loading=False))
+
+
+@pytest.mark.usefixtures("own_environment")
+def test_weights_on_one_rank_only_are_refused():
+    with pytest.raises(ValueError, match="fsdp_cpu_ram_efficient_loading=true"):
+        fsdp.check_plugin(FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=True))
+
+
+def smoothed_run(kind, folder, tmp_path):
+    """Weights after two steps with label smoothing, then the loss of an evaluation."""
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    model = attach(AutoModelForSeq2SeqLM.from_pretrained(folder / "model"), window=workshop.WINDOW)
+    arguments = DataArguments(train_file=str(folder / "train.jsonl"))
+    documents = tokenize_splits(load_splits(arguments), tokenizer=tokenizer, arguments=arguments)["train"]
+    settings = Seq2SeqTrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, max_steps=2, report_to="none", save_strategy="no", disable_tqdm=True,
+        label_smoothing_factor=0.3, gradient_accumulation_steps=2, per_device_train_batch_size=1, optim="sgd",
+        learning_rate=workshop.LEARNING_RATE, train_sampling_strategy="sequential",
+    )  # fmt: skip
+    collator = WholeDocumentCollator(tokenizer, model=model)
+    trainer = kind(model, settings, train_dataset=documents, eval_dataset=documents, data_collator=collator)
+    trainer.train()
+    return trainer, dict(model.named_parameters()), trainer.evaluate()["eval_loss"]
+
+
+def test_label_smoothing_is_that_of_transformers_without_its_logits(folder, tmp_path, monkeypatch):
+    _, expected, expected_loss = smoothed_run(Seq2SeqTrainer, folder, tmp_path)
+    whole, calls = LabelSmoother.__call__, []
+    monkeypatch.setattr(
+        LabelSmoother, "__call__", lambda self, *args, **more: calls.append(0) or whole(self, *args, **more)
+    )
+    trainer, found, loss = smoothed_run(CachedSeq2SeqTrainer, folder, tmp_path)
+    assert len(calls) == len(trainer.get_eval_dataloader()), "in evaluation only"
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    # float32: sums of the logits' size in another order.
+    assert engines.worst(engines.relative_errors(found, expected).values()) < 1e-5

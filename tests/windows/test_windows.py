@@ -1,0 +1,157 @@
+"""Windows: whatever the lengths, padding, frames, prefixes and overlap, the kept states line up with the tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+
+import pytest
+import torch
+from helpers import oracle
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cached_ds.windows.cut import Document, cut, find_documents, make_passes
+
+
+@dataclass(frozen=True)
+class Case:
+    """A padded batch and how to cut it."""
+
+    window: int
+    overlap: int
+    head: int
+    tail: int
+    prefix: list[int]
+    mask: torch.Tensor
+    windows_per_pass: int
+    multiple: int
+
+    def documents(self):
+        found = find_documents(self.mask)
+        return [dataclasses.replace(d, head=self.head + self.prefix[d.row], tail=self.tail) for d in found]
+
+    def windows(self):
+        return [w for d in self.documents() for w in cut(d, window=self.window, overlap=self.overlap)]
+
+    def passes(self):
+        return list(make_passes(self.windows(), windows_per_pass=self.windows_per_pass, multiple=self.multiple))
+
+
+def rows_of(piece):
+    return [row for span in piece.spans for row in range(span.start, span.stop)]
+
+
+def padded(lengths, sides):
+    """Attention mask [B, L]; each document is padded on its side."""
+    mask = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+    for row, (length, side) in enumerate(zip(lengths, sides, strict=True)):
+        mask[row, slice(0, length) if side == "right" else slice(mask.shape[1] - length, None)] = 1
+    return mask
+
+
+@st.composite
+def lengths_of(draw, *, window, overlap, head, tail):
+    """One token, less than a window, exactly k windows, or ragged."""
+    room = window - head - tail
+    step = room - 2 * overlap
+    exact = head + tail + room + step * draw(st.integers(0, 4))
+    return draw(st.one_of(st.just(1), st.integers(1, window), st.just(exact), st.integers(1, 5 * window)))
+
+
+@st.composite
+def cases(draw):
+    head, tail, overlap = draw(st.integers(0, 2)), draw(st.integers(0, 2)), draw(st.integers(0, 3))
+    batch = draw(st.integers(1, 3))
+    prefix = draw(st.lists(st.integers(0, 3), min_size=batch, max_size=batch))
+    window = draw(st.integers(1, 9)) + head + tail + max(prefix) + 2 * overlap
+    shape = {"window": window, "overlap": overlap, "tail": tail}
+    lengths = [draw(lengths_of(head=head + prefix[row], **shape)) for row in range(batch)]
+    sides = draw(st.lists(st.sampled_from(["left", "right"]), min_size=batch, max_size=batch))
+    grouping = {"windows_per_pass": draw(st.integers(1, 4)), "multiple": draw(st.sampled_from([1, 4]))}
+    return Case(head=head, prefix=prefix, mask=padded(lengths, sides), **shape, **grouping)
+
+
+@given(cases())
+def test_every_token_is_kept_exactly_once_and_read_where_its_state_is_kept(case):
+    rows = [row for piece in case.passes() for row in rows_of(piece)]
+    assert sorted(rows) == case.mask.flatten().nonzero().flatten().tolist()
+    for piece in case.passes():
+        assert piece.tokens.flatten()[piece.slots].tolist() == rows_of(piece)
+        assert all(one.stop != other.start for one, other in itertools.pairwise(piece.spans)), "touching slices are one"
+
+
+@given(cases())
+def test_passes_read_no_padding_and_hold_no_empty_window(case):
+    for piece in case.passes():
+        read = piece.tokens[piece.tokens >= 0]
+        assert case.mask.flatten()[read].all()
+        assert (piece.tokens >= 0).any(dim=1).all()
+        lengths = (piece.tokens >= 0).sum(dim=1)
+        assert lengths.max() <= case.window
+        width = piece.tokens.shape[1]
+        assert width % case.multiple == 0 and width - lengths.max() < case.multiple
+        assert piece.full == bool((lengths == width).all())
+
+
+@given(cases())
+def test_windows_are_full_and_framed(case):
+    for document in case.documents():
+        windows = cut(document, window=case.window, overlap=case.overlap)
+        assert all(len(window) == case.window for window in windows[:-1])
+        if document.length <= case.window:
+            assert len(windows) == 1
+            continue
+        tokens = list(range(document.start, document.start + document.length))
+        for window in windows:
+            positions = window.positions()
+            assert positions[: document.head] == tokens[: document.head]
+            assert positions[len(positions) - document.tail :] == tokens[len(tokens) - document.tail :]
+
+
+@given(cases())
+def test_windows_are_those_of_the_oracle(case):
+    length = case.mask.shape[1]
+    expected = oracle.windows_of_batch(
+        case.mask, window=case.window, head=case.head, tail=case.tail, overlap=case.overlap, prefix=case.prefix
+    )
+    found = [window.positions() for window in case.windows()]
+    kept = [window.positions()[window.first : window.last] for window in case.windows()]
+    assert found == [[row * length + token for token in read] for row, read, _ in expected]
+    assert kept == [[row * length + token for token in states] for row, _, states in expected]
+
+
+@given(cases())
+def test_passes_hold_every_window_once_longest_first(case):
+    passes = case.passes()
+    assert sum(len(piece.tokens) for piece in passes) == len(case.windows())
+    assert len({piece.index for piece in passes}) == len(passes)
+    assert all(len(piece.tokens) == case.windows_per_pass for piece in passes[:-1])
+    widths = [piece.tokens.shape[1] for piece in passes]
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_a_pass_gathers_values_and_fills_empty_slots():
+    ids = torch.tensor([[10, 11, 12, 99], [20, 99, 99, 99]])
+    windows = [w for d in find_documents((ids < 99).long()) for w in cut(d, window=4, overlap=0)]
+    (piece,) = make_passes(windows, windows_per_pass=2)
+    assert piece.gather(ids, -7).tolist() == [[10, 11, 12], [20, -7, -7]]
+    assert not piece.full
+
+
+def test_an_empty_row_is_refused():
+    with pytest.raises(ValueError, match="document 1 has no tokens; remove empty documents"):
+        find_documents(torch.tensor([[1, 1], [0, 0]]))
+
+
+def test_holes_are_refused():
+    with pytest.raises(ValueError, match="document 0 has 2 holes between its tokens; padding is allowed on the left"):
+        find_documents(torch.tensor([[1, 0, 0, 1]]))
+
+
+@pytest.mark.parametrize("overlap", [0, 1])
+def test_a_window_without_room_for_content_is_refused(overlap):
+    document = Document(row=3, start=0, length=20, head=6 - 2 * overlap, tail=2)
+    with pytest.raises(ValueError, match=f"window=8 leaves no room for document 3: .* overlap={overlap}; use a larger"):
+        cut(document, window=8, overlap=overlap)
