@@ -39,7 +39,7 @@ from transformers import PreTrainedModel
 
 from cached_ds.models.class_swap import remove_hook
 from cached_ds.replay.autocast import Autocast
-from cached_ds.replay.by_window import sum_dtype
+from cached_ds.replay.sums import refuse_create_graph, sum_dtype, zero_sum
 
 IGNORED = -100
 LOGITS = 2**23  # 32 MB in float32; larger chunks are not faster
@@ -120,8 +120,7 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError("cached_ds: create_graph=True (a second derivative) is not possible through the loss")
+        refuse_create_graph("the loss")
         saved, labels, weight, bias = ctx.saved_tensors
         sums = _Sums.wanted(ctx.needs_input_grad, saved, weight, bias)
         hidden, matrix = ctx.autocast.cast(saved), ctx.autocast.cast(weight)
@@ -148,8 +147,8 @@ class _Sums:
         """Zeros for the inputs of `_Total` that need a gradient."""
         return cls(
             torch.zeros_like(hidden) if needs[0] else None,
-            torch.zeros_like(weight, dtype=sum_dtype(weight)) if needs[2] else None,
-            torch.zeros_like(bias, dtype=sum_dtype(bias)) if bias is not None and needs[3] else None,
+            zero_sum(weight) if needs[2] else None,
+            zero_sum(bias) if bias is not None and needs[3] else None,
         )
 
     def add(self, span: slice, slope: Tensor, hidden: Tensor, matrix: Tensor) -> None:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from cached_ds.replay.offload import zeros_like
+from cached_ds.replay.sums import will_run
 from cached_ds.windows.cut import Document
 
 TILE = 1024  # source tokens whose keys and values exist at one time; on a CPU larger ones are not faster
@@ -75,8 +76,7 @@ class Source:
 
     def wants_gradient(self) -> bool:
         """Whether the backward under way will ask for the gradient of H."""
-        node = self.anchor.grad_fn
-        return node is not None and torch._C._will_engine_execute_node(node)
+        return will_run(self.anchor)
 
     def gradient_rows(self) -> Tensor:
         """The gradient so far, [B * L, D], to add to."""

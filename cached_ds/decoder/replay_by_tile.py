@@ -37,9 +37,17 @@ from cached_ds.decoder.tile_kernels import Kernel, kernel_for, merge_
 from cached_ds.models.class_swap import Swapped
 from cached_ds.models.families import CrossAttention
 from cached_ds.replay.autocast import Autocast
-from cached_ds.replay.by_window import add_, refuse_tensor_hooks, sum_dtype
 from cached_ds.replay.offload import Conveyor
 from cached_ds.replay.rng import RandomStreams
+from cached_ds.replay.sums import (
+    add_,
+    refuse_create_graph,
+    refuse_tensor_hooks,
+    retains_graph,
+    sum_dtype,
+    zero_sum,
+    zero_sums,
+)
 
 
 @dataclass
@@ -84,11 +92,10 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError("cached_ds: create_graph=True (a second derivative) is not possible through attention")
+        refuse_create_graph("attention")
         q, output, lse, anchor, *_ = ctx.saved_tensors
         call = ctx.call
-        if not torch._C._autograd._get_current_graph_task_keep_graph():
+        if not retains_graph():
             ctx.call = None  # H is not to live as long as the loss does
         with ctx.autocast.again():
             of_q, sums = _run_backward(call, gradients[0], q, output, lse)
@@ -114,9 +121,7 @@ def _run_forward(call: Call, q: Tensor) -> tuple[Tensor, Tensor]:
 def _run_backward(call: Call, gradient: Tensor, q: Tensor, output: Tensor, lse: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Gradients of q and of the parameters; that of H goes to the source."""
     parameters, conveyor, wants_states = call.parameters(), Conveyor(q.device), call.source.wants_gradient()
-    of_q = torch.zeros_like(q, dtype=sum_dtype(q))
-    sums = [torch.zeros_like(parameter, dtype=sum_dtype(parameter)) for parameter in parameters]
-    retain = torch._C._autograd._get_current_graph_task_keep_graph()
+    of_q, sums, retain = zero_sum(q), zero_sums(parameters), retains_graph()
     for number, (tile, loaded) in enumerate(_load(call, q.device)):
         visit = call.visits[number]
         with torch.enable_grad():

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from cached_ds.encoder.state import WindowState
 from cached_ds.planning.budget import graph_bytes
 from cached_ds.planning.compiled import try_compile
-from cached_ds.replay.by_window import add_, sum_dtype
 from cached_ds.replay.rng import RandomStreams
+from cached_ds.replay.sums import add_, zero_sums
 from cached_ds.windows.passes import Batch, Cutter, EncoderPass
 
 
@@ -89,8 +89,10 @@ class Tuner:
         states = self.encode(trial)
         if states.requires_grad:
             parameters = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
-            sums = [torch.zeros_like(parameter, dtype=sum_dtype(parameter)) for parameter in parameters]
-            add_(sums, torch.autograd.grad(states, parameters, torch.ones_like(states), allow_unused=True))
+            add_(
+                zero_sums(parameters),
+                torch.autograd.grad(states, parameters, torch.ones_like(states), allow_unused=True),
+            )
 
     def _compile(self, trial: EncoderPass) -> None:
         self.state.compiled_shape = trial.inputs["input_ids"].shape

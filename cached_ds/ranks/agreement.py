@@ -13,8 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cached_ds.run.flags import RECIPE_ENDINGS
-from cached_ds.settings.config_files import read_mapping
+from cached_ds.settings.config_files import FILE_ENDINGS, read_mapping
 
 LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed")
 MAY_DIFFER = {"local_rank", "output_dir", "logging_dir", "offload_folder"}  # places on a node's own disks
@@ -25,7 +24,7 @@ NAMED = 8
 
 def settings(argv: Sequence[str]) -> dict[str, str]:
     """The command line and the recipe it begins with as names and values; flags win. Nothing is checked."""
-    found = _flat(argv[0]) if argv and argv[0].endswith(RECIPE_ENDINGS) else {}
+    found = _flat(argv[0]) if argv and argv[0].endswith(FILE_ENDINGS) else {}
     name = ""
     for word in argv[1:] if found else argv:
         if word.startswith("--"):
@@ -53,7 +52,7 @@ def facts(argv: Sequence[str], environ: Mapping[str, str], *, script: Path | Non
     found |= {f"the version of {name}": metadata.version(name) for name in LIBRARIES}
     named = settings(argv)
     found |= {f"--{name}": value for name, value in named.items() if name not in MAY_DIFFER}
-    for path in (named[name] for name in CONFIG_FILES if named.get(name, "").endswith(RECIPE_ENDINGS)):
+    for path in (named[name] for name in CONFIG_FILES if named.get(name, "").endswith(FILE_ENDINGS)):
         found |= {f"{path}: {name}": value for name, value in _flat(path).items()}
     return found | {name: value for name, value in environ.items() if name.startswith(ENVIRONMENT)}
 

@@ -18,8 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cached_ds.replay.autocast import Autocast
-from cached_ds.replay.by_window import add_, refuse_tensor_hooks, sum_dtype
 from cached_ds.replay.offload import Conveyor, zeros_like
+from cached_ds.replay.sums import (
+    add_,
+    refuse_create_graph,
+    refuse_tensor_hooks,
+    retains_graph,
+    zero_sum,
+    zero_sums,
+)
 from cached_ds.replay.window_batch import Fold
 
 Outputs = tuple[Tensor, Tensor | None]  # states, and a position bias that the layer made
@@ -83,14 +90,13 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError("cached_ds: create_graph=True (a second derivative) is not possible through replay")
+        refuse_create_graph("replay")
         anchor, states, bias, *_ = ctx.saved_tensors
         with ctx.autocast.again():
             of_states = _like(states, ctx.device) if ctx.needs_input_grad[2] else None
-            of_bias = torch.zeros_like(bias, dtype=sum_dtype(bias)) if ctx.needs_input_grad[3] else None
+            of_bias = zero_sum(bias) if ctx.needs_input_grad[3] else None
             sums = _run_backward(ctx.job, ctx.graphs, (states, bias), gradients, of_states=of_states, of_bias=of_bias)
-        if not torch._C._autograd._get_current_graph_task_keep_graph():
+        if not retains_graph():
             ctx.graphs = []
         return None, torch.zeros_like(anchor), of_states, of_bias, *sums
 
@@ -136,8 +142,7 @@ def _run_backward(
     """Fill the gradients of states and bias where they are wanted; returns those of the parameters."""
     parameters, conveyor = job.parameters(), Conveyor(job.fold.device)
     states, bias = inputs
-    sums = [torch.zeros_like(parameter, dtype=sum_dtype(parameter)) for parameter in parameters]
-    retain = torch._C._autograd._get_current_graph_task_keep_graph()
+    sums, retain = zero_sums(parameters), retains_graph()
     arriving = conveyor.load(gradients[0], job.fold.rows)
     for number, (loaded, of_result) in enumerate(zip(conveyor.load(states, job.fold.rows), arriving, strict=True)):
         kept = graphs[number] if number < len(graphs) else None

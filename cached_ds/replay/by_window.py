@@ -38,6 +38,7 @@ from torch import Tensor
 from cached_ds.replay.autocast import Autocast
 from cached_ds.replay.offload import Conveyor, zeros
 from cached_ds.replay.rng import RandomStreams
+from cached_ds.replay.sums import add_, refuse_create_graph, refuse_tensor_hooks, retains_graph, zero_sums
 
 
 class Piece(Protocol):
@@ -106,12 +107,11 @@ class _Replay(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError("cached_ds: create_graph=True (a second derivative) is not possible through replay")
+        refuse_create_graph("replay")
         anchor = ctx.saved_tensors[0]  # raises torch's own errors: graph already freed, parameters changed in place
         with ctx.autocast.again():
             sums = _run_backward(ctx.job, ctx.graphs, gradients[0], anchor.device)
-        if not torch._C._autograd._get_current_graph_task_keep_graph():
+        if not retains_graph():
             ctx.graphs = []
         return None, torch.zeros_like(anchor), *sums
 
@@ -138,8 +138,7 @@ def _run_forward(job: Job[Any], *, kept: int) -> tuple[Tensor, list[Tensor]]:
 def _run_backward(job: Job[Any], graphs: list[Tensor], gradient: Tensor, device: torch.device) -> list[Tensor]:
     """Sum the parameters' gradients over all passes; only kept graphs can be asked for again (retain_graph)."""
     parameters, gradient = job.parameters(), gradient.flatten(0, -2)
-    sums = [torch.zeros_like(parameter, dtype=sum_dtype(parameter)) for parameter in parameters]
-    retain = torch._C._autograd._get_current_graph_task_keep_graph()
+    sums, retain = zero_sums(parameters), retains_graph()
     parts = Conveyor(device).load(gradient, [span for piece in job.passes for span in piece.spans])
     for number, piece in enumerate(job.passes):
         is_kept = number < len(graphs)
@@ -157,32 +156,3 @@ def _sizes(piece: Piece) -> list[int]:
 
 def _join(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def add_(sums: list[Tensor], gradients: Sequence[Tensor | None]) -> None:
-    """Add gradients to their sums; a missing one is zero, a sparse one (of an embedding) touches its rows only."""
-    used = [(total, gradient) for total, gradient in zip(sums, gradients, strict=True) if gradient is not None]
-    dense = [pair for pair in used if not pair[1].is_sparse]
-    if dense:
-        torch._foreach_add_([total for total, _ in dense], [gradient for _, gradient in dense])
-    for total, gradient in used:
-        if gradient.is_sparse:
-            total.index_add_(0, gradient._indices()[0], gradient._values().to(total.dtype))
-
-
-def sum_dtype(parameter: Tensor) -> torch.dtype:
-    """float32 for narrower parameters: a sum of hundreds of bf16 gradients would lose the small ones."""
-    return torch.promote_types(parameter.dtype, torch.float32)
-
-
-def refuse_tensor_hooks(parameters: Sequence[Tensor]) -> None:
-    """Refuse parameters whose tensor hooks would run once per piece.
-
-    Raises:
-        RuntimeError: a parameter has one; the message names the hook to use instead.
-    """
-    if any(parameter._backward_hooks for parameter in parameters):
-        raise RuntimeError(
-            "cached_ds: a parameter has a tensor hook (Tensor.register_hook), which would run once per "
-            "window; use register_post_accumulate_grad_hook, which runs once per backward"
-        )

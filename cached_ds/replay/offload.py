@@ -27,8 +27,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PLACES = ("none", "cpu", "disk")
-
 
 def zeros(
     shape: Sequence[int], *, dtype: torch.dtype, device: torch.device, place: str = "none", folder: str | None = None

@@ -6,10 +6,8 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from cached_ds.settings.config_files import read_mapping
+from cached_ds.settings.config_files import FILE_ENDINGS, read_mapping
 from cached_ds.settings.unknown_names import unknown
-
-RECIPE_ENDINGS = (".yaml", ".yml", ".json")
 
 
 def normalise(argv: Sequence[str], known: Mapping[str, Collection[str]]) -> list[str]:
@@ -23,10 +21,10 @@ def normalise(argv: Sequence[str], known: Mapping[str, Collection[str]]) -> list
         ValueError: an unknown flag or recipe key, with the nearest known one; an unreadable recipe; a stray word.
     """
     flags = without_local_rank(argv)
-    if flags and flags[0].endswith(RECIPE_ENDINGS):
+    if flags and flags[0].endswith(FILE_ENDINGS):
         flags = [*_recipe_flags(flags[0], known), *flags[1:]]
     elif flags and not flags[0].startswith("--"):
-        raise ValueError(f"{flags[0]!r}: expected a flag, or a recipe that ends in {', '.join(RECIPE_ENDINGS)}")
+        raise ValueError(f"{flags[0]!r}: expected a flag, or a recipe that ends in {', '.join(FILE_ENDINGS)}")
     flags = _one_deepspeed_flag(flags)
     for flag in flags:
         name = flag.split("=")[0]

@@ -13,10 +13,10 @@ from typing import Any
 
 from accelerate.utils import convert_file_size_to_int
 
-from cached_ds.replay.offload import PLACES
 from cached_ds.settings.config_files import read_mapping
 from cached_ds.settings.unknown_names import unknown
 
+OFFLOADS = ("none", "cpu", "disk")
 MIN_WINDOW = 4  # two frame tokens and some content
 SEED_LIMIT = 2**63  # torch.Generator.manual_seed takes an int64
 
@@ -95,7 +95,7 @@ class CachedConfig:
         "none",
         help='where the encoder\'s states and their gradient live: "none" (the device), "cpu" (host memory), "disk"',
         allowed='"none", "cpu" or "disk"',
-        check=lambda value: value in PLACES,
+        check=lambda value: value in OFFLOADS,
     )
     offload_folder: str | None = _option(
         None,

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+FILE_ENDINGS = (".yaml", ".yml", ".json")
+
 
 class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML's safe loader, but a key may stand only once in its mapping."""

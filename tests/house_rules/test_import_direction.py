@@ -11,7 +11,7 @@ from helpers.repo import ROOT, parsed, shown, source_files
 # Data flows one way: a module of cached_ds imports from its own line or from a line above it.
 # A new module gets its place here.
 LAYERS = (
-    ("settings.unknown_names", "settings.config_files", "replay.offload", "ranks.mpi"),
+    ("settings.unknown_names", "settings.config_files", "replay.offload", "ranks.mpi", "replay.sums"),
     ("settings.config",),
     (
         "windows.cut",

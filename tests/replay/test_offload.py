@@ -13,7 +13,8 @@ from helpers.compare import EXACT, gradients, worst_error
 
 from cached_ds import attach
 from cached_ds.replay import offload
-from cached_ds.replay.offload import PLACES, Conveyor, zeros, zeros_like
+from cached_ds.replay.offload import Conveyor, zeros, zeros_like
+from cached_ds.settings.config import OFFLOADS
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -27,7 +28,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", OFFLOADS)
 def test_what_is_stored_and_added_is_loaded(place):
     values, conveyor, found = torch.randn(100, 8), Conveyor(CPU), buffer(place)
     spans = [slice(60, 100), slice(0, 1), slice(1, 60)]
@@ -40,7 +41,7 @@ def test_what_is_stored_and_added_is_loaded(place):
     assert torch.equal(found, values)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", OFFLOADS)
 def test_a_second_buffer_is_in_the_same_place(place, tmp_path):
     first = buffer(place, folder=str(tmp_path))
     first.fill_(3)

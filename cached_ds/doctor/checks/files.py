@@ -9,7 +9,7 @@ from pathlib import Path
 from cached_ds.doctor.check import Check, Facts, Finding, Reports, unequal_files
 from cached_ds.doctor.checks.machine import existing
 from cached_ds.doctor.context import Limits, Visit
-from cached_ds.run.flags import RECIPE_ENDINGS
+from cached_ds.settings.config_files import FILE_ENDINGS
 
 FLAGS = (
     "--train_file", "--validation_file", "--test_file", "--deepspeed",
@@ -22,7 +22,7 @@ SAMPLES, SAMPLE = 32, 2**18
 def files(visit: Visit) -> Facts:
     """Digests of the files that the command line names, and of the files in a folder that it names."""
     named = [path for flag in FLAGS if (path := visit.flag(flag))]
-    named += [word for word in visit.argv[:1] if word.endswith(RECIPE_ENDINGS)]
+    named += [word for word in visit.argv[:1] if word.endswith(FILE_ENDINGS)]
     named += [path for path in [visit.limits.accelerate_config] if path]
     return {"files": {str(path): digest(path) for name in named for path in _inside(Path(name))}}
 
