@@ -8,13 +8,18 @@ from typing import Any
 from cached_ds.attachment import attach, detach
 from cached_ds.settings.config import CachedConfig
 
-__all__ = ["CachedConfig", "CachedSeq2SeqTrainer", "attach", "detach", "fsdp", "zero"]
+__all__ = ["CachedConfig", "CachedSeq2SeqTrainer", "attach", "detach", "fsdp", "leaving", "zero"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load what imports DeepSpeed, FSDP or the Trainer when it is first asked for."""
-    if name in ("fsdp", "zero"):
+    """Load the public modules and the Trainer on first use: they import FSDP, DeepSpeed and much of transformers."""
+    if name in ("fsdp", "leaving", "zero"):
         return importlib.import_module(f"cached_ds.{name}")
     if name == "CachedSeq2SeqTrainer":
         return importlib.import_module("cached_ds.training.trainer").CachedSeq2SeqTrainer
     raise AttributeError(f"module 'cached_ds' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the names that are loaded on first use, too."""
+    return sorted({*globals(), *__all__})

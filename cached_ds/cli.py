@@ -7,18 +7,17 @@ cached-ds report runs/quickstart                                          after 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch.distributed as dist
 
-from cached_ds import doctor
 from cached_ds.evaluation import curves as report
 from cached_ds.evaluation.summarize import summarize_files
 from cached_ds.leaving import give_up, leave
 from cached_ds.run.flags import without_local_rank
+from cached_ds.settings.extras import MissingExtra
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.rest = rest
     try:
         return arguments.run(arguments) or 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MissingExtra) as error:
         print(f"cached-ds: error: {error}", file=sys.stderr, flush=True)
         if dist.is_initialized():
             give_up(2)
@@ -53,23 +52,24 @@ def _parser() -> argparse.ArgumentParser:
         "--max_target_length", type=int, default=128, help="longest summary in tokens (default: 128)"
     )
     summarize.set_defaults(run=_summarize)
-    examine = commands.add_parser(
-        "doctor",
-        help="examine all ranks before a long run",
-        description="Run it on every rank, under the run's own launcher and with the run's own flags or recipe, which "
-        "are checked too. Exit code 0: healthy; 1: the ranks at fault are named; 2: not all ranks could be examined.",
-        usage="cached-ds doctor [LIMITS] [recipe.yaml] [flags of launch/train.py]",
-        allow_abbrev=False,
-    )
-    doctor.add_flags(examine)
-    examine.set_defaults(run=_doctor)
+    examine = commands.add_parser("doctor", help="examine all ranks before a long run", add_help=False)
+    examine.set_defaults(run=_doctor)  # which has a parser of its own for the rest, help included
     return parser
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    names = [field.name for field in dataclasses.fields(doctor.Limits)]
-    limits = doctor.Limits(**{name: getattr(arguments, name) for name in names})
-    examination = doctor.examine(arguments.rest, limits)
+    from cached_ds import doctor  # needs the libraries of training, which the other commands do without
+
+    parser = argparse.ArgumentParser(
+        prog="cached-ds doctor",
+        usage="%(prog)s [LIMITS] [recipe.yaml] [flags of launch/train.py]",
+        description="Run it on every rank, under the run's own launcher and with the run's own flags or recipe, which "
+        "are checked too. Exit code 0: healthy; 1: the ranks at fault are named; 2: not all ranks could be examined.",
+        allow_abbrev=False,
+    )
+    doctor.add_flags(parser)
+    limits, argv = parser.parse_known_args(arguments.rest)
+    examination = doctor.examine(argv, doctor.Limits(**vars(limits)))
     if examination.rank == 0:
         print(examination.text, flush=True)
     code = 0 if examination.healthy else 1

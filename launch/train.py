@@ -16,22 +16,31 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from cached_ds import CachedSeq2SeqTrainer, cli
-from cached_ds.data import WholeDocumentCollator
-from cached_ds.evaluation import curves as report
-from cached_ds.evaluation.metrics import decode, summary_metrics
-from cached_ds.leaving import give_up, leave
-from cached_ds.ranks import logs as rank_logs
-from cached_ds.ranks.discovery import Place
-from cached_ds.ranks.startup import begin
-from cached_ds.run.arguments import Arguments, parse
-from cached_ds.run.build import build_data, build_model
-from cached_ds.run.flags import without_local_rank
-from cached_ds.training import checkpoints as resuming
+from cached_ds.settings.extras import MissingExtra
+
+try:
+    from cached_ds import CachedSeq2SeqTrainer, cli
+    from cached_ds.data import WholeDocumentCollator
+    from cached_ds.evaluation import curves as report
+    from cached_ds.evaluation.metrics import decode, summary_metrics
+    from cached_ds.leaving import give_up, leave
+    from cached_ds.ranks import logs as rank_logs
+    from cached_ds.ranks.discovery import Place
+    from cached_ds.ranks.startup import begin
+    from cached_ds.run.arguments import Arguments, parse
+    from cached_ds.run.build import build_data, build_model
+    from cached_ds.run.flags import without_local_rank
+    from cached_ds.training import checkpoints as resuming
+except MissingExtra as missing:
+    print(f"train.py: error: {missing}", file=sys.stderr)
+    sys.exit(2)
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
 
 
 def main(argv: Sequence[str]) -> None:
@@ -50,10 +59,10 @@ def work(argv: Sequence[str]) -> None:
     with user_errors(place):
         arguments = parse(argv)
         training = arguments.training
-        rank_logs.set_up(place, training.output_dir, library_level=training.get_process_log_level())
+        rank_logs.set_up(place, str(training.output_dir), library_level=training.get_process_log_level())
         set_seed(arguments.training.seed)
         splits, tokenizer = build_data(arguments)
-        model = build_model(arguments, tokenizer)
+        model: Any = build_model(arguments, tokenizer)  # whose class its config names
         trainer = CachedSeq2SeqTrainer(
             model,
             arguments.training,
@@ -80,7 +89,7 @@ def user_errors(place: Place | None) -> Iterator[None]:
     """Turn an error that the user can mend into one sentence and exit code 2."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MissingExtra) as error:
         print(f"train.py: error: {rank_logs.whereabouts(place)}{error}", file=sys.stderr, flush=True)
         give_up(2)
 
@@ -96,7 +105,15 @@ def run(trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments
     if training.do_predict:
         predict(trainer, splits["test"], num_samples=arguments.model.num_samples)
     if training.do_train and trainer.is_world_process_zero():
-        print(f"curves: {report.draw(training.output_dir)}")
+        print(f"curves: {draw(training.output_dir)}")
+
+
+def draw(output_dir: str | None) -> str:
+    """The path of the picture or, since the run is complete without it, how to install matplotlib."""
+    try:
+        return str(report.draw(str(output_dir)))
+    except MissingExtra as missing:
+        return f"not drawn; {missing}"
 
 
 def train(trainer: CachedSeq2SeqTrainer, documents: Dataset) -> None:

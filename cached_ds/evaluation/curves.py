@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cached_ds.settings.extras import needed_by
+
 PICTURE = "training.png"
 
 
@@ -13,9 +15,11 @@ def draw(output_dir: str | Path) -> Path:
     """Draw loss and ROUGE against steps from `trainer_state.json`; returns the picture's path.
 
     Raises:
+        MissingExtra: matplotlib is not installed.
         ValueError: the folder has no `trainer_state.json`.
     """
-    from matplotlib.figure import Figure  # half a second, which most ranks and commands need not spend
+    with needed_by(__name__):
+        from matplotlib.figure import Figure  # half a second, which most ranks and commands need not spend
 
     state = Path(output_dir) / "trainer_state.json"
     if not state.is_file():

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from cached_ds.data import exact_match
+from cached_ds.settings.extras import needed_by
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 def rouge(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Mean F1 x 100 of ROUGE-1, 2, L and Lsum (the last over sentences), keys as in `ROUGE_TYPES`."""
-    from rouge_score import rouge_scorer  # with nltk, nearly half a second: only for runs that generate
-
-    scorer = rouge_scorer.RougeScorer(ROUGE_TYPES, use_stemmer=True)
+    scorer = _scorer()
     scores = [
         scorer.score(one_sentence_a_line(reference), one_sentence_a_line(prediction))
         for prediction, reference in zip(predictions, references, strict=True)
     ]
     return {name: 100 * sum(score[name].fmeasure for score in scores) / len(scores) for name in ROUGE_TYPES}
+
+
+def _scorer() -> Any:
+    with needed_by("ROUGE"):
+        from rouge_score import rouge_scorer  # with nltk, nearly half a second: only for runs that generate
+    return rouge_scorer.RougeScorer(ROUGE_TYPES, use_stemmer=True)
 
 
 def one_sentence_a_line(text: str) -> str:
@@ -42,7 +48,11 @@ def summary_metrics(
     """A `compute_metrics` for the Trainer: ROUGE and the mean generated length `gen_len` in tokens.
 
     With `facts`, for `keyfacts`, also `facts`: 100 x the share of facts that are reported in the right place.
+
+    Raises:
+        MissingExtra: rouge-score is not installed; here, and not after hours of training.
     """
+    _scorer()
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         generated, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)

@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-import datasets
 import transformers
 
 from cached_ds.leaving import give_up
 from cached_ds.ranks.discovery import Place
+from cached_ds.settings.extras import needed_by
+
+with needed_by(__name__):
+    import datasets
 
 CONSOLE_FORMAT = "%(asctime)s %(name)s: %(message)s"
 FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"

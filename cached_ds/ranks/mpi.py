@@ -17,11 +17,16 @@ def master(*, rank: int, world_size: int) -> tuple[str, int]:
     cannot be asked twice, so the answer is kept.
 
     Raises:
+        MissingExtra: mpi4py is not installed.
         ValueError: mpi4py finds no MPI library, or another one than the mpirun that started this process.
     """
     remedy = "set MASTER_ADDR and MASTER_PORT for all ranks instead"
     try:
         from mpi4py import MPI
+    except ModuleNotFoundError as error:
+        from cached_ds.settings.extras import MissingExtra  # only now: this file can be loaded without the package
+
+        raise MissingExtra("mpi4py", user="mpirun without MASTER_ADDR and MASTER_PORT") from error
     except (ImportError, RuntimeError) as error:
         raise ValueError(f"mpi4py finds no MPI library ({error}); {remedy}") from error
     world = MPI.COMM_WORLD

@@ -19,7 +19,6 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 from cached_ds.data import DataArguments
 from cached_ds.models.shapes import family_name, is_shape
 from cached_ds.run.flags import normalise, value_of
-from cached_ds.settings import deepspeed_keys as ds_config
 from cached_ds.settings.config import CachedConfig
 
 
@@ -111,7 +110,9 @@ def parse(argv: Sequence[str]) -> Arguments:
     """
     flags = read_flags(argv)
     if (deepspeed_file := value_of(flags, "--deepspeed")) is not None:
-        ds_config.load(deepspeed_file)
+        from cached_ds.settings import deepspeed_keys  # imports DeepSpeed, which other runs need not have
+
+        deepspeed_keys.load(deepspeed_file)
     if not torch.accelerator.is_available():
         flags.append("--use_cpu")  # without it every rank on such a machine believes that it is alone
     model, data, cached, training = _parser().parse_args_into_dataclasses(flags)

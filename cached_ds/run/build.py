@@ -9,7 +9,6 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from cached_ds import zero
 from cached_ds.attachment import attach
 from cached_ds.data import load_splits, tokenize_splits, train_tokenizer
 from cached_ds.models.shapes import family_name, is_shape, make_config
@@ -75,6 +74,8 @@ def build_model(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Pre
         ValueError: what `attach` refuses.
     """
     if arguments.training.deepspeed is not None:
+        from cached_ds import zero  # imports DeepSpeed, which other runs need not have
+
         zero.join_process_group()
     name, cached = str(arguments.model.config_name), arguments.cached
     if arguments.model.model_name_or_path is not None:

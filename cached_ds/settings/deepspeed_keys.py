@@ -18,18 +18,20 @@ from collections.abc import Iterator, KeysView, Mapping
 from pathlib import Path
 from typing import Any
 
-from deepspeed.comm.config import CommsLoggerConfig
-from deepspeed.compile.config import CompileConfig
-from deepspeed.monitor.config import DeepSpeedMonitorConfig
-from deepspeed.runtime.config import DeepSpeedConfig, HybridEngineConfig
-from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
-from deepspeed.runtime.tensor_parallel.config import TPTrainingConfig
-from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
-from deepspeed.utils.config import DeepSpeedThroughputTimerConfig
-from pydantic import BaseModel
-
 from cached_ds.settings.config_files import read_json
+from cached_ds.settings.extras import needed_by
 from cached_ds.settings.unknown_names import unknown
+
+with needed_by("a DeepSpeed config"):
+    from deepspeed.comm.config import CommsLoggerConfig
+    from deepspeed.compile.config import CompileConfig
+    from deepspeed.monitor.config import DeepSpeedMonitorConfig
+    from deepspeed.runtime.config import DeepSpeedConfig, HybridEngineConfig
+    from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
+    from deepspeed.runtime.tensor_parallel.config import TPTrainingConfig
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+    from deepspeed.utils.config import DeepSpeedThroughputTimerConfig
+    from pydantic import BaseModel
 
 # Known keys of a section: key -> the known keys below it, or None where anything may stand below.
 Schema = dict[str, "Schema | None"]
