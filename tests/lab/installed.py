@@ -19,15 +19,18 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 
 def requirements(*extras: str) -> list[Requirement]:
-    """What pyproject.toml asks for, with these extras."""
-    chosen = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in extras)]
-    return [Requirement(line) for lines in chosen for line in lines]
+    """What pyproject.toml asks for, with these extras; an extra may consist of others."""
+    lists = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in extras)]
+    asked = [Requirement(line) for lines in lists for line in lines]
+    others = [extra for needed in asked if needed.name == PROJECT["name"] for extra in needed.extras]
+    outside = [needed for needed in asked if needed.name != PROJECT["name"]]
+    return outside + (requirements(*others) if others else [])
 
 
-def distributions(*extras: str) -> dict[str, Distribution]:
-    """All that pip would install for it, by name: the requirements, theirs, and so on."""
+def distributions(asked: list[Requirement]) -> dict[str, Distribution]:
+    """All that pip would install for it, by name: what is asked for, what that requires, and so on."""
     found: dict[str, Distribution] = {}
-    seen, wanted = set(), [(needed, "") for needed in requirements(*extras)]
+    seen, wanted = set(), [(needed, "") for needed in asked]
     while wanted:
         requirement, extra = wanted.pop()
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
@@ -41,9 +44,9 @@ def distributions(*extras: str) -> dict[str, Distribution]:
 
 
 def site_packages(folder: Path, *extras: str) -> Path:
-    """Links to those and nothing else, in `folder`; returns it."""
+    """Links to what `pip install cached_ds[extras]` installs and nothing else, in `folder`; returns it."""
     folder.mkdir()
-    for package in distributions(*extras).values():
+    for package in distributions(requirements(*extras)).values():
         for name in {file.parts[0] for file in package.files or ()} - {"..", "__pycache__"}:
             if not (folder / name).exists():
                 (folder / name).symlink_to(package.locate_file(name))

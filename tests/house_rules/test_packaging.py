@@ -1,0 +1,86 @@
+"""What pip installs: tested versions only, each library in its extra, and nothing imported that is not asked for."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from importlib.metadata import packages_distributions, requires
+
+from helpers.repo import FOLDERS, ROOT, parsed, shown, source_files
+from lab.installed import distributions, requirements
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from cached_ds.settings.extras import EXTRA_OF
+
+LIGHT = {"accelerate", "psutil", "pyyaml", "torch", "transformers"}
+
+
+def names(asked):
+    return {canonicalize_name(requirement.name) for requirement in asked}
+
+
+def pins():
+    """The version of every package in constraints.txt."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = (line.split("==") for line in lines if not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def imported(path):
+    """Line and name of every library that a file imports."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, name.name.split(".")[0]) for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.lineno, node.module.split(".")[0]
+
+
+def unasked(folders, allowed):
+    """Imports of libraries that are in none of the allowed distributions."""
+    distributions_of = packages_distributions()
+    own = {part for path in source_files(*FOLDERS) for part in (*path.relative_to(ROOT).parts, path.stem)}
+    return [
+        f"{shown(path)}:{line} imports {library}"
+        for path in source_files(*folders)
+        for line, library in imported(path)
+        if library not in sys.stdlib_module_names | own
+        and not {canonicalize_name(name) for name in distributions_of.get(library, [])} & allowed
+    ]
+
+
+def test_few_libraries_are_needed():
+    assert names(requirements()) == LIGHT
+
+
+def test_lower_bounds_are_the_tested_versions():
+    for requirement in requirements("test"):
+        lowest = next(part.version for part in requirement.specifier if part.operator == ">=")
+        tested = pins()[canonicalize_name(requirement.name)]
+        assert f"{tested}.".startswith(f"{lowest}."), f"{requirement}, but tested with {tested}"
+
+
+def test_all_that_is_installed_is_pinned():
+    by_torch = distributions([Requirement("torch")]).keys()  # CUDA's libraries on some machines
+    assert distributions(requirements("test")).keys() - by_torch <= pins().keys()
+
+
+def test_every_optional_library_has_its_extra():
+    extras = {name: extra for extra in set(EXTRA_OF.values()) for name in names(requirements(extra)) - LIGHT}
+    assert {library.replace("_", "-"): extra for library, extra in EXTRA_OF.items()} == extras
+
+
+def test_what_is_imported_is_asked_for():
+    by_transformers = names(needed for line in requires("transformers") if not (needed := Requirement(line)).marker)
+    strays = unasked(("cached_ds", "launch"), names(requirements("all")) | by_transformers)
+    assert not strays, f"libraries that pyproject.toml does not ask for: {strays}"
+    strays = unasked(("benchmarks", "tests"), names(requirements("test")) | by_transformers)
+    assert not strays, f"libraries that the extra `test` does not ask for: {strays}"
+
+
+def test_make_test_lints_first():
+    recipe = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    places = [recipe.index(command) for command in ("ruff check", "ruff format --check", "bin/mypy", "-m pytest")]
+    assert places == sorted(places)
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("exec make test\n")
