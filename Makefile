@@ -67,7 +67,7 @@ larger: install
 
 # MkDocs 2 will not run this theme; the pins keep MkDocs 1, so the theme's notice about it is switched off.
 docs: install
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
