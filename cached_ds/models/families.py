@@ -1,26 +1,29 @@
-"""Families: the model architectures that can be attached, each a few lines of data.
+"""Families: the model architectures that can be attached, each one entry of `FAMILIES`.
 
 A family says how its tokenizer frames a document (so that every window can be framed alike), how many positions its
-encoder knows, and what else its encoder wants to be told. Everything else is the same for all of them.
+encoder knows, what its encoder expects beside ids and mask, and how it calls its layers. For models without pretrained
+weights it also says which special tokens it has and how its config spells a size. Everything else is the same for all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutput, ModelOutput
 from transformers.models.led.modeling_led import LEDEncoderBaseModelOutput
 
+from cached_ds.models.sizes import Size, bart_fields, led_fields, t5_fields
 from cached_ds.settings.config import CachedConfig
 
 ANY = "any"  # a special token whose id the model's config does not name: a language code
 
 
 @dataclass(frozen=True)
-class Frame:
+class FramePattern:
     """Special tokens around a document: names of ids in the config (`bos`, `eos`), or ANY."""
 
     head: tuple[str, ...]
@@ -28,12 +31,23 @@ class Frame:
 
     def fits(self, tokens: Sequence[int], config: PretrainedConfig) -> bool:
         """Whether a document's token ids begin and end like this frame."""
-        pattern = [*zip(self.head, tokens, strict=False), *zip(self.tail, tokens[-len(self.tail) :], strict=False)]
+        last = tokens[len(tokens) - len(self.tail) :]
+        pattern = [*zip(self.head, tokens, strict=False), *zip(self.tail, last, strict=False)]
         return all(name == ANY or token == getattr(config, f"{name}_token_id") for name, token in pattern)
+
+    def template(self, special_tokens: Sequence[str]) -> str:
+        """The frame around `$A`, as a tokenizer's template says it; ANY is the first language code."""
+        words = {"bos": "<s>", "eos": "</s>", ANY: next(iter(language_codes(special_tokens)), "")}
+        return " ".join([*(words[name] for name in self.head), "$A", *(words[name] for name in self.tail)])
 
     def __str__(self) -> str:
         """The frame as a person would write it."""
         return " ".join([*(f"<{name}>" for name in self.head), "...", *(f"<{name}>" for name in self.tail)])
+
+
+def language_codes(special_tokens: Sequence[str]) -> list[str]:
+    """Those of the special tokens that name a language."""
+    return [token for token in special_tokens if not token.startswith("<")]
 
 
 def _first_token_global(global_attention_mask: Tensor) -> Tensor:
@@ -86,12 +100,19 @@ class EncoderLayer:
     own_mask: bool = False
 
 
+_BART_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+_T5_TOKENS = ("<pad>", "</s>", "<unk>", "<mask>")
+
+
 @dataclass(frozen=True)
 class Family:
     """What cached_ds has to know of one architecture.
 
     Attributes:
-        frames: how its tokenizers frame a document, tried in this order.
+        frames: how its tokenizers frame a document, tried in this order; a trained tokenizer has the first.
+        special_tokens: of a trained tokenizer, in the order of the ids that the config class expects by default.
+        decoder_start: which of them the decoder starts from, "eos" or "pad" (as the authors trained it).
+        config_fields: how its config spells a size and a number of positions.
         positions: the config's name of the number of positions the encoder knows; None: relative, no limit.
         window_multiple: what the window must be a multiple of.
         global_attention: what the encoder's `global_attention_mask` is in a pass, from the caller's values [N, w]
@@ -102,7 +123,10 @@ class Family:
         cross_attention: the names of its attention to the document.
     """
 
-    frames: tuple[Frame, ...]
+    frames: tuple[FramePattern, ...]
+    special_tokens: tuple[str, ...] = _BART_TOKENS
+    decoder_start: str = "eos"
+    config_fields: Callable[[Size, int], dict[str, Any]] = bart_fields
     positions: str | None = "max_position_embeddings"
     window_multiple: Callable[[PretrainedConfig], int] = _any_window
     global_attention: Callable[[Tensor], Tensor] | None = None
@@ -112,10 +136,13 @@ class Family:
     cross_attention: CrossAttention = CrossAttention()
 
 
-_BOS_EOS = (Frame(("bos",), ("eos",)),)
-_EOS = (Frame((), ("eos",)),)
+_BOS_EOS = (FramePattern(("bos",), ("eos",)),)
+_EOS = (FramePattern((), ("eos",)),)
 _T5 = Family(
     _EOS,
+    special_tokens=_T5_TOKENS,
+    decoder_start="pad",
+    config_fields=t5_fields,
     positions=None,
     layers="block",
     encoder_layer=EncoderLayer(results=3, position_bias=True),
@@ -124,12 +151,16 @@ _T5 = Family(
 
 FAMILIES: dict[str, Family] = {
     "bart": Family(_BOS_EOS),
-    "mbart": Family((Frame((), ("eos", ANY)), Frame((ANY,), ("eos",)))),  # mBART-25, then mBART-50
-    "pegasus": Family(_EOS),
+    "mbart": Family(
+        (FramePattern((), ("eos", ANY)), FramePattern((ANY,), ("eos",))),  # mBART-25, then mBART-50
+        special_tokens=(*_BART_TOKENS, "en_XX"),
+    ),
+    "pegasus": Family(_EOS, special_tokens=_T5_TOKENS, decoder_start="pad"),
     "t5": _T5,
     "mt5": _T5,
     "led": Family(
         _BOS_EOS,
+        config_fields=led_fields,
         positions="max_encoder_position_embeddings",
         window_multiple=_attention_window,
         global_attention=_first_token_global,
@@ -144,11 +175,20 @@ def family_of(config: PretrainedConfig) -> Family:
     """The family of a model's config.
 
     Raises:
+        ValueError: as `family_named`.
+    """
+    return family_named(config.model_type)
+
+
+def family_named(model_type: str) -> Family:
+    """The family of a `model_type`, as configs spell it.
+
+    Raises:
         ValueError: it is not supported; the message lists the supported ones.
     """
-    if config.model_type not in FAMILIES:
-        raise ValueError(f"model_type={config.model_type!r} is not supported; supported: {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[config.model_type]
+    if model_type not in FAMILIES:
+        raise ValueError(f"model_type={model_type!r} is not supported; supported: {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[model_type]
 
 
 def check_window(family: Family, model_config: PretrainedConfig, config: CachedConfig) -> None:

@@ -60,8 +60,8 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """Some windows that the encoder reads in one call.
+class PassLayout:
+    """Where the windows that the encoder reads in one call lie in the batch.
 
     Attributes:
         index: number of the first window among all windows of the batch; it names the random stream.
@@ -158,7 +158,7 @@ def _slice(head: range, body: range, tail: range, content: range, overlap: int) 
     return Window(head, body, tail, first, last)
 
 
-def make_passes(windows: Sequence[Window], *, windows_per_pass: int, multiple: int = 1) -> Iterator[Pass]:
+def lay_out_passes(windows: Sequence[Window], *, windows_per_pass: int, multiple: int = 1) -> Iterator[PassLayout]:
     """Group windows into passes, the longest first, so that full windows need no padding and no mask.
 
     Passes are as wide as their longest window, rounded up to a `multiple`.
@@ -167,16 +167,16 @@ def make_passes(windows: Sequence[Window], *, windows_per_pass: int, multiple: i
     for begin in range(0, len(order), windows_per_pass):
         numbers = order[begin : begin + windows_per_pass]
         width = math.ceil(len(windows[numbers[0]]) / multiple) * multiple
-        yield _make_pass(numbers[0], [windows[number] for number in numbers], width)
+        yield _lay_out_pass(numbers[0], [windows[number] for number in numbers], width)
 
 
-def _make_pass(index: int, windows: Sequence[Window], width: int) -> Pass:
+def _lay_out_pass(index: int, windows: Sequence[Window], width: int) -> PassLayout:
     tokens = torch.full((len(windows), width), -1)
     kept = torch.zeros(len(windows), width, dtype=torch.bool)
     for number, window in enumerate(windows):
         tokens[number, : len(window)] = torch.tensor(window.positions())
         kept[number, window.first : window.last] = True
-    return Pass(index, tokens, slots=kept.flatten().nonzero().flatten(), spans=_spans(windows))
+    return PassLayout(index, tokens, slots=kept.flatten().nonzero().flatten(), spans=_spans(windows))
 
 
 def _spans(windows: Sequence[Window]) -> tuple[slice, ...]:

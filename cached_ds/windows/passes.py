@@ -1,4 +1,4 @@
-"""Cutting: from a padded batch to the passes that the encoder will read on its device.
+"""Passes: from a padded batch to the groups of windows that the encoder will read together on its device.
 
 The batch comes to the host once; everything that decides is done there (cut.py), so the device is asked nothing.
 
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from cached_ds.models.families import Family, Frame
+from cached_ds.models.families import Family, FramePattern
 from cached_ds.settings.config import MIN_WINDOW, CachedConfig
-from cached_ds.windows.cut import Document, Pass, Window, cut, documents_of, make_passes, whole_rows
+from cached_ds.windows.cut import Document, PassLayout, Window, cut, documents_of, lay_out_passes, whole_rows
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,29 @@ class Batch:
 
 @dataclass(frozen=True)
 class EncoderPass:
-    """One pass on the device: the encoder's keyword arguments [N, w], which slots [K] are kept, where they go."""
+    """One pass on the device.
+
+    Attributes:
+        index: number of its first window among all windows of the batch; it names the random stream.
+        inputs: the encoder's keyword arguments [N, w].
+        slots: [K] which of the N * w states are kept.
+        spans: where they go in the flattened batch.
+    """
 
     index: int
     inputs: dict[str, Tensor]
     slots: Tensor
     spans: tuple[slice, ...]
+
+    @property
+    def num_windows(self) -> int:
+        """N."""
+        return len(self.inputs["input_ids"])
+
+    @property
+    def width(self) -> int:
+        """W."""
+        return self.inputs["input_ids"].shape[1]
 
 
 @dataclass(frozen=True)
@@ -76,14 +93,14 @@ class Cutter:
     ) -> list[EncoderPass]:
         """The windows grouped into passes, moved to the device."""
         multiple = self.family.window_multiple(self.model_config)
-        passes = make_passes(windows, windows_per_pass=windows_per_pass, multiple=multiple)
-        return [self._to_device(piece, batch, device) for piece in passes]
+        layouts = lay_out_passes(windows, windows_per_pass=windows_per_pass, multiple=multiple)
+        return [self._to_device(layout, batch, device) for layout in layouts]
 
-    def trial(self, count: int, batch: Batch, device: torch.device) -> EncoderPass:
+    def sample_pass(self, count: int, batch: Batch, device: torch.device) -> EncoderPass:
         """A pass of `count` full windows to measure with: the batch's own tokens, over and over; it fills no rows."""
         slots = torch.arange(count * self.config.window)
         tokens = (slots % batch.input_ids.numel()).view(count, -1)
-        return self._to_device(Pass(0, tokens, slots, spans=()), batch, device)
+        return self._to_device(PassLayout(0, tokens, slots, spans=()), batch, device)
 
     def _frame(self, document: Document, batch: Batch) -> Document:
         """The document with its head (frame and prefix) and tail, which every window will repeat."""
@@ -95,7 +112,7 @@ class Cutter:
         frame = self._find_frame(batch.input_ids.flatten()[document.start :][: document.length], row=document.row)
         return dataclasses.replace(document, head=len(frame.head) + prefix, tail=len(frame.tail))
 
-    def _find_frame(self, tokens: Tensor, *, row: int) -> Frame:
+    def _find_frame(self, tokens: Tensor, *, row: int) -> FramePattern:
         ends = [*tokens[:MIN_WINDOW].tolist(), *tokens[-MIN_WINDOW:].tolist()]  # no frame is longer than a window
         for frame in self.family.frames:
             if frame.fits(ends, self.model_config):
@@ -106,15 +123,15 @@ class Cutter:
             "frame_windows=False"
         )
 
-    def _to_device(self, piece: Pass, batch: Batch, device: torch.device) -> EncoderPass:
-        inputs = {"input_ids": piece.gather(batch.input_ids, self.model_config.pad_token_id)}
-        if not piece.full:
-            inputs["attention_mask"] = (piece.tokens >= 0).long()
+    def _to_device(self, layout: PassLayout, batch: Batch, device: torch.device) -> EncoderPass:
+        inputs = {"input_ids": layout.gather(batch.input_ids, self.model_config.pad_token_id)}
+        if not layout.full:
+            inputs["attention_mask"] = (layout.tokens >= 0).long()
         if self.family.global_attention is not None:
-            asked = piece.gather(batch.global_attention_mask, 0)
+            asked = layout.gather(batch.global_attention_mask, 0)
             inputs["global_attention_mask"] = self.family.global_attention(asked)
         inputs = {name: _move(value, device) for name, value in inputs.items()}
-        return EncoderPass(piece.index, inputs, _move(piece.slots, device), piece.spans)
+        return EncoderPass(layout.index, inputs, _move(layout.slots, device), layout.spans)
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:

@@ -98,7 +98,7 @@ def test_saved_and_loaded(tmp_path: Path, config: PreTrainedConfig) -> None:
 
 
 def test_refused() -> None:
-    with pytest.raises(ValueError, match=r"model_type='gpt2': must be one of bart, led, mbart, t5, mt5, pegasus"):
+    with pytest.raises(ValueError, match=r"model_type='gpt2' is not supported; supported: bart, led, mbart, .*t5"):
         train_tokenizer(TEXTS, vocab_size=300, model_type="gpt2")
     with pytest.raises(ValueError, match=r"vocab_size=100: must be at least 261 for bart"):
         train_tokenizer(TEXTS, vocab_size=100, model_type="bart")

@@ -9,7 +9,8 @@ from transformers import AutoModelForSeq2SeqLM
 from cached_ds import attach
 from cached_ds.data import train_tokenizer
 from cached_ds.models.families import FAMILIES
-from cached_ds.models.shapes import SHAPES, SIZES, family_name, is_shape, make_config
+from cached_ds.models.shapes import family_name, is_shape, make_config, shapes
+from cached_ds.models.sizes import SIZES
 
 TEXT = "one two three four five six seven eight nine ten " * 12
 
@@ -23,12 +24,12 @@ def test_a_tiny_model_of_every_family_trains_on_tokenized_text(family):
     labels = tokenizer("one two", return_tensors="pt")["input_ids"]
     loss = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss
     loss.backward()
-    assert torch.isfinite(loss) and model.get_encoder().cached.windows_read > 3
+    assert torch.isfinite(loss) and model.get_encoder()._cached_ds.counters.windows_read > 3
     assert config.pad_token_id == tokenizer.pad_token_id and config.eos_token_id == tokenizer.eos_token_id
 
 
 def test_names():
-    assert len(SHAPES) == len(SIZES) * len(FAMILIES)
+    assert len(shapes()) == len(SIZES) * len(FAMILIES)
     assert family_name("base-t5") == "t5" and is_shape("base-t5") and not is_shape("facebook/bart-base")
     with pytest.raises(ValueError, match="unknown built-in shape 'tiny-brat': did you mean 'tiny-bart'"):
         family_name("tiny-brat")

@@ -12,7 +12,7 @@ from helpers import oracle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cached_ds.windows.cut import Document, cut, find_documents, make_passes
+from cached_ds.windows.cut import Document, cut, find_documents, lay_out_passes
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Case:
         return [w for d in self.documents() for w in cut(d, window=self.window, overlap=self.overlap)]
 
     def passes(self):
-        return list(make_passes(self.windows(), windows_per_pass=self.windows_per_pass, multiple=self.multiple))
+        return list(lay_out_passes(self.windows(), windows_per_pass=self.windows_per_pass, multiple=self.multiple))
 
 
 def rows_of(piece):
@@ -135,7 +135,7 @@ def test_passes_hold_every_window_once_longest_first(case):
 def test_a_pass_gathers_values_and_fills_empty_slots():
     ids = torch.tensor([[10, 11, 12, 99], [20, 99, 99, 99]])
     windows = [w for d in find_documents((ids < 99).long()) for w in cut(d, window=4, overlap=0)]
-    (piece,) = make_passes(windows, windows_per_pass=2)
+    (piece,) = lay_out_passes(windows, windows_per_pass=2)
     assert piece.gather(ids, -7).tolist() == [[10, 11, 12], [20, -7, -7]]
     assert not piece.full
 
