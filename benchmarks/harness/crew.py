@@ -21,7 +21,7 @@ import torch.distributed as dist
 from harness import cells
 from harness.cells import Cell, Machine
 
-from cached_ds.ranks import discovery as ranks
+from cached_ds.ranks import discovery
 
 PROGRAMS = Path(sys.executable).parent  # DeepSpeed looks for ninja on the path
 MARGIN = 600  # seconds between a cell's timeout and that of the ranks that wait for it
@@ -135,10 +135,10 @@ def discover() -> Rank | None:
     Raises:
         ValueError: the launcher's variables contradict each other or are incomplete.
     """
-    place = ranks.discover(os.environ)
+    place = discovery.discover(os.environ)
     if place is None:
         return None
-    ranks.announce(place, os.environ)
+    discovery.export(place, os.environ)
     return Rank(place.rank, place.world_size, place.local_rank, place.master_addr)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cached_ds.doctor.context import Limits, Visit
+from cached_ds.doctor.context import Limits, RankContext
 
 Facts = dict[str, Any]
 Reports = Mapping[int, Facts]  # rank -> its facts
@@ -46,7 +46,7 @@ class Check:
     """
 
     name: str
-    measure: Callable[[Visit], Facts]
+    measure: Callable[[RankContext], Facts]
     judge: Callable[[Reports, Limits], Iterator[Finding]]
     show: Callable[[Reports], str]
 

@@ -1,4 +1,4 @@
-"""A visit: where this rank is, what the run is told, the limits, and how the ranks talk to each other."""
+"""Context of a check: where this rank is, what the run is told, the limits, and how the ranks talk to each other."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Visit:
+class RankContext:
     """One rank's place among the others, and its task.
 
     Attributes:
         argv: the command line of the run to come, for launch/train.py; may be empty.
-        device: the tensors of this rank's run.
+        device: where this rank's tensors live.
         talk: a gloo group of all ranks for the doctor's own use; None: there is only one rank.
-        token: the same on all ranks, and of this visit only.
+        token: the same on all ranks, and of this examination only.
     """
 
     rank: int
@@ -121,15 +121,15 @@ class Visit:
         return found
 
 
-def begin(argv: list[str], limits: Limits) -> Visit:
-    """The visit of this rank, in the default process group, or alone where there is none."""
+def make_context(argv: list[str], limits: Limits) -> RankContext:
+    """This rank's context, in the default process group, or alone where there is none."""
     together = dist.is_initialized()
     talk = dist.new_group(backend="gloo", timeout=timedelta(seconds=limits.timeout)) if together else None
     token = [secrets.token_hex(8)]
     if together:
         dist.broadcast_object_list(token, src=0, group=talk)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    return Visit(
+    return RankContext(
         rank=dist.get_rank() if together else 0,
         world_size=dist.get_world_size() if together else 1,
         local_rank=local_rank,

@@ -14,15 +14,14 @@ import torch.distributed as dist
 from cached_ds.doctor import table
 from cached_ds.doctor.check import Check, Facts, Finding
 from cached_ds.doctor.checks import clock, files, machine, network, software
-from cached_ds.doctor.context import Limits, Visit, begin
-from cached_ds.ranks import discovery as ranks
-from cached_ds.ranks import rendezvous
+from cached_ds.doctor.context import Limits, RankContext, make_context
+from cached_ds.ranks import discovery, rendezvous
 
 CHECKS = (
     software.VERSIONS, software.CODE, machine.DEVICES, machine.CORES, machine.MEMORY, machine.DISK, machine.LIMITS,
     clock.CLOCK, network.NETWORK, files.FILES, files.OUTPUT, software.ARGUMENTS,
 )  # fmt: skip
-FAILED = "failed"  # in the place of facts: what the check raised
+FAILED = "failed"  # in the info of facts: what the check raised
 UNKNOWN = {FAILED: "does not know this check: it runs other code"}
 
 
@@ -49,38 +48,40 @@ def examine(argv: list[str], limits: Limits) -> Examination:
         limits: what counts as healthy.
 
     Raises:
-        ValueError: some ranks did not come, or what `ranks.discover` refuses.
+        ValueError: some ranks did not come, or what `discovery.discover` refuses.
         TimeoutError: some ranks do not answer any more.
     """
-    join(limits)
-    visit = begin(argv, limits)
-    everything = visit.gather({"host": visit.host, "facts": {check.name: attempt(check, visit) for check in CHECKS}})
+    ensure_process_group(limits)
+    context = make_context(argv, limits)
+    everything = context.gather(
+        {"host": context.host, "facts": {check.name: attempt(check, context) for check in CHECKS}}
+    )
     hosts = {rank: report["host"] for rank, report in enumerate(everything)}
     facts = {rank: report["facts"] for rank, report in enumerate(everything)}
     rows = [
         judge(check, {rank: own.get(check.name, UNKNOWN) for rank, own in facts.items()}, limits) for check in CHECKS
     ]
     healthy = all(row.verdict != "FAULT" for row in rows)
-    return Examination(visit.rank, healthy, table.write(rows, hosts))
+    return Examination(context.rank, healthy, table.render(rows, hosts))
 
 
-def join(limits: Limits) -> None:
+def ensure_process_group(limits: Limits) -> None:
     """Meet the ranks that the launcher has started, unless there is a process group or nobody to meet.
 
     Ranks may differ here: what differs is for the table to say.
     """
-    if dist.is_initialized() or (place := ranks.discover(os.environ)) is None:
+    if dist.is_initialized() or (info := discovery.discover(os.environ)) is None:
         return
-    ranks.announce(place, os.environ)
+    discovery.export(info, os.environ)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     wait = limits.timeout
-    rendezvous.join(place, facts={}, backend=backend, patience=wait, timeout=timedelta(seconds=wait))
+    rendezvous.init_process_group(info, facts={}, backend=backend, patience=wait, timeout=timedelta(seconds=wait))
 
 
-def attempt(check: Check, visit: Visit) -> Facts:
+def attempt(check: Check, context: RankContext) -> Facts:
     """This rank's facts, or what went wrong when they were looked for."""
     try:
-        return check.measure(visit)
+        return check.measure(context)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         return {FAILED: str(error) or type(error).__name__}
 

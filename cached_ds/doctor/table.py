@@ -24,7 +24,7 @@ class Row:
         return "warning" if all(finding.warning for finding in self.findings) else "FAULT"
 
 
-def write(rows: Sequence[Row], hosts: Mapping[int, str]) -> str:
+def render(rows: Sequence[Row], hosts: Mapping[int, str]) -> str:
     """The whole table."""
     ranks, machines = len(hosts), len(set(hosts.values()))
     lines = [f"cached-ds doctor: {_count(ranks, 'rank')} on {_count(machines, 'host')}"]

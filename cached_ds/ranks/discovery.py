@@ -21,7 +21,7 @@ FIRST_PORT, NUM_PORTS = 10_000, 20_000  # below the ports that the kernel hands 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class RankInfo:
     """One process among `world_size`.
 
     Attributes:
@@ -89,8 +89,8 @@ class _Claim:
         return f"{self.names.source} ({self.names.rank}={self.rank}, {self.names.size}={self.size})"
 
 
-def discover(environ: Mapping[str, str]) -> Place | None:
-    """Find this process's place; None where nothing says that there is more than one process.
+def discover(environ: Mapping[str, str]) -> RankInfo | None:
+    """Find this process's info; None where nothing says that there is more than one process.
 
     Raises:
         ValueError: two launchers contradict each other; a variable is missing, not a number or out of range.
@@ -98,7 +98,9 @@ def discover(environ: Mapping[str, str]) -> Place | None:
     claims = [claim for names in (TORCHRUN, SLURM, *MPIS) if (claim := _claim(environ, names)) is not None]
     if not claims:
         return None
-    first, *others = [claim for claim in claims if not any(_started(inner, by=claim) for inner in claims)]
+    # Inside SLURM or MPI, torchrun may run once per node: then the outer launcher's variables are those of torchrun.
+    ranks_own_claims = [claim for claim in claims if not any(_started(inner, by=claim) for inner in claims)]
+    first, *others = ranks_own_claims
     for other in others:
         if first.who != other.who:
             raise ValueError(f"{first} and {other} contradict each other; unset the variables of the wrong one")
@@ -107,21 +109,21 @@ def discover(environ: Mapping[str, str]) -> Place | None:
     if first.local_rank is None:
         raise ValueError(f"{first.names.local_rank} is missing beside {first}")
     address, port = _master(environ, first)
-    return Place(
+    return RankInfo(
         rank=first.rank, world_size=first.size, local_rank=first.local_rank, local_world_size=first.local_size,
         master_addr=address, master_port=port, source=first.names.source,
     )  # fmt: skip
 
 
-def announce(place: Place, environ: MutableMapping[str, str]) -> None:
+def export(info: RankInfo, environ: MutableMapping[str, str]) -> None:
     """Write torchrun's names into the environment."""
-    environ["RANK"] = str(place.rank)
-    environ["WORLD_SIZE"] = str(place.world_size)
-    environ["LOCAL_RANK"] = str(place.local_rank)
-    environ["MASTER_ADDR"] = place.master_addr
-    environ["MASTER_PORT"] = str(place.master_port)
-    if place.local_world_size is not None:
-        environ["LOCAL_WORLD_SIZE"] = str(place.local_world_size)
+    environ["RANK"] = str(info.rank)
+    environ["WORLD_SIZE"] = str(info.world_size)
+    environ["LOCAL_RANK"] = str(info.local_rank)
+    environ["MASTER_ADDR"] = info.master_addr
+    environ["MASTER_PORT"] = str(info.master_port)
+    if info.local_world_size is not None:
+        environ["LOCAL_WORLD_SIZE"] = str(info.local_world_size)
 
 
 def _claim(environ: Mapping[str, str], names: _Names) -> _Claim | None:

@@ -11,7 +11,7 @@ from types import TracebackType
 import transformers
 
 from cached_ds.leaving import give_up
-from cached_ds.ranks.discovery import Place
+from cached_ds.ranks.discovery import RankInfo
 from cached_ds.settings.extras import needed_by
 
 with needed_by(__name__):
@@ -19,36 +19,34 @@ with needed_by(__name__):
 
 CONSOLE_FORMAT = "%(asctime)s %(name)s: %(message)s"
 FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-LIBRARIES = ("transformers", "datasets", "DeepSpeed")  # each would print by a handler of its own, on every rank
+CHATTY_LIBRARIES = ("transformers", "datasets", "DeepSpeed")  # each would print by a handler of its own, on every rank
 
 
-def whereabouts(place: Place | None) -> str:
+def whereabouts(info: RankInfo | None) -> str:
     """`rank 3 of 4 on host a: `, or nothing for a process that is alone."""
-    return "" if place is None else f"rank {place.rank} of {place.world_size} on host {socket.gethostname()}: "
+    return "" if info is None else f"rank {info.rank} of {info.world_size} on host {socket.gethostname()}: "
 
 
-def name_failures(place: Place | None) -> None:
+def install_excepthook(info: RankInfo | None) -> None:
     """Let an uncaught exception name rank and host, and end this rank at once, so that the others end too."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        logging.getLogger("cached_ds").critical(
-            "%s%s", whereabouts(place), kind.__name__, exc_info=(kind, error, trace)
-        )
+        logging.getLogger("cached_ds").critical("%s%s", whereabouts(info), kind.__name__, exc_info=(kind, error, trace))
         give_up(1)
 
-    if place is not None:
+    if info is not None:
         sys.excepthook = hook
 
 
-def set_up(place: Place | None, output_dir: str, *, library_level: int) -> None:
+def set_up(info: RankInfo | None, output_dir: str, *, library_level: int) -> None:
     """Log to `output_dir`/logs/rank_00000.log and, on rank 0, to the console; the others show errors only there.
 
     Args:
-        place: this rank; None for a process that is alone.
+        info: this rank; None for a process that is alone.
         output_dir: the folder of the run.
         library_level: of transformers' messages.
     """
-    rank = 0 if place is None else place.rank
+    rank = 0 if info is None else info.rank
     path = Path(output_dir, "logs", f"rank_{rank:05d}.log")
     path.parent.mkdir(parents=True, exist_ok=True)
     console, file = logging.StreamHandler(), logging.FileHandler(path, encoding="utf-8")
@@ -57,7 +55,7 @@ def set_up(place: Place | None, output_dir: str, *, library_level: int) -> None:
     console.setLevel(logging.NOTSET if rank == 0 else logging.ERROR)
     logging.basicConfig(level=logging.WARNING, handlers=[console, file], force=True)
     logging.captureWarnings(True)
-    for name in LIBRARIES:
+    for name in CHATTY_LIBRARIES:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
@@ -66,4 +64,4 @@ def set_up(place: Place | None, output_dir: str, *, library_level: int) -> None:
     if rank > 0:
         datasets.disable_progress_bars()
         transformers.logging.disable_progress_bar()
-    logging.getLogger("cached_ds").info("%slog in %s", whereabouts(place), path)
+    logging.getLogger("cached_ds").info("%slog in %s", whereabouts(info), path)

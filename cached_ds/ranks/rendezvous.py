@@ -22,16 +22,16 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from cached_ds.ranks.agreement import difference, listed, named_ranks
-from cached_ds.ranks.discovery import Place
+from cached_ds.ranks.agreement import difference, named_ranks, shortened
+from cached_ds.ranks.discovery import RankInfo
 
 AGREED = "agreed"
 RETRY_SECONDS = 0.2
 ANSWER_SECONDS = 10  # of a store that has accepted the connection
 
 
-def join(
-    place: Place,
+def init_process_group(
+    info: RankInfo,
     *,
     facts: Mapping[str, str],
     backend: str,
@@ -41,7 +41,7 @@ def join(
     """Meet the other ranks and make the process group.
 
     Args:
-        place: this rank among all.
+        info: this rank among all.
         facts: what must be the same on all ranks, by name.
         backend: of torch's process group, such as "gloo", "nccl" or "cuda:nccl,cpu:gloo".
         patience: seconds to wait for the other ranks.
@@ -51,30 +51,30 @@ def join(
         ValueError: a rank did not arrive in time; two processes have one rank; the port is in use; the ranks differ.
     """
     deadline = time.monotonic() + patience
-    store = _open(place, deadline)
+    store = _open(info, deadline)
     # torchrun's agent keeps its store over restarts.
     attempt = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     try:
-        _Meeting(place, dist.PrefixStore("meeting", attempt), patience=patience).hold(facts, deadline)
+        _Meeting(info, dist.PrefixStore("meeting", attempt), patience=patience).hold(facts, deadline)
     except dist.DistNetworkError as error:
-        raise ValueError(f"rank 0 or the launcher at {place.master_addr} ended while the ranks met") from error
+        raise ValueError(f"rank 0 or the launcher at {info.master_addr} ended while the ranks met") from error
     store.set_timeout(timeout)
-    dist.init_process_group(backend, store=attempt, rank=place.rank, world_size=place.world_size, timeout=timeout)
+    dist.init_process_group(backend, store=attempt, rank=info.rank, world_size=info.world_size, timeout=timeout)
 
 
 class _Meeting:
     """The exchange of cards of one attempt."""
 
-    def __init__(self, place: Place, store: dist.Store, *, patience: float) -> None:
-        self.place, self.store, self.patience = place, store, patience
+    def __init__(self, info: RankInfo, store: dist.Store, *, patience: float) -> None:
+        self.info, self.store, self.patience = info, store, patience
 
     def hold(self, facts: Mapping[str, str], deadline: float) -> None:
         """Arrive, and wait for the verdict."""
-        host, rank, size = socket.gethostname(), self.place.rank, self.place.world_size
+        host, rank, size = socket.gethostname(), self.info.rank, self.info.world_size
         if self.store.add(f"claims/{rank}", 1) > 1:
             self._decide(
                 f"two processes claim to be rank {rank} of {size}, one of them on host {host}: two nodes have the same "
-                f"node rank, or another run uses port {self.place.master_port} of {self.place.master_addr}"
+                f"node rank, or another run uses port {self.info.master_port} of {self.info.master_addr}"
             )
             raise ValueError(self._verdict(deadline))
         self.store.set(f"cards/{rank}", json.dumps({"host": host, "facts": dict(facts)}))
@@ -86,7 +86,7 @@ class _Meeting:
         self.store.compare_set("verdict", "", verdict)
 
     def _compared(self) -> str:
-        cards = [json.loads(self.store.get(f"cards/{rank}")) for rank in range(self.place.world_size)]
+        cards = [json.loads(self.store.get(f"cards/{rank}")) for rank in range(self.info.world_size)]
         return difference([card["facts"] for card in cards], [card["host"] for card in cards]) or AGREED
 
     def _verdict(self, deadline: float) -> str:
@@ -98,12 +98,12 @@ class _Meeting:
         return verdict.decode()
 
     def _missing(self) -> str:
-        size = self.place.world_size
+        size = self.info.world_size
         there = [rank for rank in range(size) if self.store.check([f"cards/{rank}"])]
         hosts = {rank: json.loads(self.store.get(f"cards/{rank}"))["host"] for rank in there}
         absent = [rank for rank in range(size) if rank not in hosts]
         return (
-            f"rank {listed(map(str, absent))} of {size} did not arrive within {self.patience:g} s; those that did: "
+            f"rank {shortened(map(str, absent))} of {size} did not arrive within {self.patience:g} s; those that did: "
             f"{named_ranks(there, hosts)}"
         )
 
@@ -111,7 +111,7 @@ class _Meeting:
         if verdict == AGREED:
             return
         self.store.add("heard", 1)
-        if self.place.rank == 0:
+        if self.info.rank == 0:
             self._linger()
         raise ValueError(verdict)
 
@@ -122,15 +122,15 @@ class _Meeting:
             time.sleep(RETRY_SECONDS)
 
 
-def _open(place: Place, deadline: float) -> dist.TCPStore:
+def _open(info: RankInfo, deadline: float) -> dist.TCPStore:
     """The store at the master's address: opened by rank 0, unless torchrun's agent holds it."""
-    address = f"port {place.master_port} of {place.master_addr}"
-    is_master = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    address = f"port {info.master_port} of {info.master_addr}"
+    is_master = info.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     if not is_master:
-        _await_master(place, deadline)
+        _await_master(info, deadline)
     found: queue.SimpleQueue[dist.TCPStore | RuntimeError] = queue.SimpleQueue()
     # In a thread, since torch waits for ever for a program that accepts the connection and does not answer.
-    threading.Thread(target=_connect, args=(place, is_master, found), daemon=True).start()
+    threading.Thread(target=_connect, args=(info, is_master, found), daemon=True).start()
     try:
         store = found.get(timeout=ANSWER_SECONDS)
     except queue.Empty:
@@ -143,23 +143,23 @@ def _open(place: Place, deadline: float) -> dist.TCPStore:
     return store
 
 
-def _connect(place: Place, is_master: bool, found: queue.SimpleQueue[dist.TCPStore | RuntimeError]) -> None:
+def _connect(info: RankInfo, is_master: bool, found: queue.SimpleQueue[dist.TCPStore | RuntimeError]) -> None:
     try:
-        found.put(dist.TCPStore(place.master_addr, place.master_port, is_master=is_master, wait_for_workers=False))
+        found.put(dist.TCPStore(info.master_addr, info.master_port, is_master=is_master, wait_for_workers=False))
     except dist.DistNetworkError as error:
         found.put(error)
 
 
-def _await_master(place: Place, deadline: float) -> None:
+def _await_master(info: RankInfo, deadline: float) -> None:
     """Wait until something listens at the master's address."""
     begin = time.monotonic()
     while True:
         try:
-            socket.create_connection((place.master_addr, place.master_port), timeout=ANSWER_SECONDS).close()
+            socket.create_connection((info.master_addr, info.master_port), timeout=ANSWER_SECONDS).close()
         except OSError as error:
             if time.monotonic() > deadline:
                 raise ValueError(
-                    f"rank 0 of {place.world_size} did not arrive at port {place.master_port} of {place.master_addr} "
+                    f"rank 0 of {info.world_size} did not arrive at port {info.master_port} of {info.master_addr} "
                     f"within {time.monotonic() - begin:.0f} s ({error})"
                 ) from error
             time.sleep(RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""The first thing a rank does: find out who it is, say so to the libraries, and meet the others."""
+"""Startup: the first thing a rank does. It finds out who it is, tells the libraries, and meets the other ranks."""
 
 from __future__ import annotations
 
@@ -11,36 +11,39 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from cached_ds.ranks import discovery as ranks
+from cached_ds.provenance.facts import facts, settings
+from cached_ds.ranks import discovery
 from cached_ds.ranks import logs as rank_logs
-from cached_ds.ranks.agreement import facts, settings
-from cached_ds.ranks.rendezvous import join
+from cached_ds.ranks.rendezvous import init_process_group
 
 DEFAULT_PATIENCE = "300"  # seconds to wait for the other ranks
 DEFAULT_TIMEOUT = 1800  # seconds of a collective, as in TrainingArguments
 
 
-def begin(argv: Sequence[str]) -> ranks.Place | None:
-    """This rank's place, once all ranks are there; None for a process that is alone.
+def start_rank(argv: Sequence[str]) -> discovery.RankInfo | None:
+    """This rank among the others, once all have arrived; None for a process that is alone.
 
     Raises:
-        ValueError: what `ranks.discover` and `rendezvous.join` refuse; CACHED_DS_JOIN_TIMEOUT is no number of seconds.
+        ValueError: as `discovery.discover` and `rendezvous.init_process_group`; CACHED_DS_JOIN_TIMEOUT is no number of
+            seconds.
     """
-    place = ranks.discover(os.environ)
-    if place is None:
+    info = discovery.discover(os.environ)
+    if info is None:
         return None
-    ranks.announce(place, os.environ)
+    discovery.export(info, os.environ)
     told = settings(argv)
     stated = facts(argv, os.environ, script=Path(sys.argv[0]))
-    join(place, facts=stated, backend=backend(told, os.environ), patience=patience(), timeout=_timeout(told))
-    rank_logs.name_failures(place)  # after torch has set a hook of its own, which would swallow what ours says
-    return place
+    own_backend = backend(told, os.environ)
+    init_process_group(info, facts=stated, backend=own_backend, patience=patience(), timeout=_timeout(told))
+    rank_logs.install_excepthook(info)  # after torch has set a hook of its own, which would swallow what ours says
+    return info
 
 
 def backend(told: Mapping[str, str], environ: Mapping[str, str]) -> str:
     """The backend that accelerate would choose: gloo on CPUs, the device's own elsewhere; both for FSDP on the host."""
     device = torch.accelerator.current_accelerator(check_available=True)
-    on_cpu = (told.get("use_cpu", "false") or "true").lower() in ("true", "1", "yes")
+    use_cpu = told.get("use_cpu", "false") or "true"  # a bare `--use_cpu` is the empty text
+    on_cpu = use_cpu.lower() in ("true", "1", "yes")
     if device is None or on_cpu or environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
         return "gloo"
     own = told.get("ddp_backend") or dist.get_default_backend_for_device(device)

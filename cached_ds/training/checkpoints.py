@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 RESTART_COUNTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 
 
-def checkpoint(training: TrainingArguments) -> str | bool | None:
+def choose_checkpoint(training: TrainingArguments) -> str | bool | None:
     """What `Trainer.train` takes as `resume_from_checkpoint`; all ranks call it and get the same.
 
     Only some nodes count a restart, and a rank that was killed may have left a checkpoint half written: so a restart is

@@ -33,5 +33,5 @@ class TokenProgressCallback(ProgressCallback):
 
 
 def _counters(model: nn.Module) -> tuple[int, int]:
-    state = windowed_encoder(model).cached
-    return state.tokens_read, state.windows_read
+    counters = windowed_encoder(model)._cached_ds.counters
+    return counters.tokens_read, counters.windows_read

@@ -13,11 +13,12 @@ from lab import workshop
 from lab.workshop import launch, launcher
 
 from cached_ds.doctor import Limits, examine
-from cached_ds.doctor import context as visit
+from cached_ds.doctor.context import make_context
 from cached_ds.doctor.check import Finding, bytes_text
 from cached_ds.doctor.checks import clock, files, machine, network, software
 from cached_ds.doctor.examination import judge
 from cached_ds.doctor.table import Row, write
+from cached_ds.provenance import facts
 
 GIB = 2**30
 GPU = {"host": "a", "name": "H100", "device": "GPU-1", "free": 79 * GIB, "total": 80 * GIB}
@@ -124,12 +125,12 @@ def test_bytes_are_written_as_people_do():
 
 def test_large_files_are_told_apart_by_samples(tmp_path):
     path = tmp_path / "large"
-    path.write_bytes(bytes(files.WHOLE + 1))
-    before = files.digest(path)
+    path.write_bytes(bytes(facts.WHOLE + 1))
+    before = facts.digest(path)
     with path.open("r+b") as file:
-        file.seek(files.WHOLE)
+        file.seek(facts.WHOLE)
         file.write(b"x")
-    assert files.digest(path) != before
+    assert facts.digest(path) != before
 
 
 @pytest.mark.parametrize(
@@ -155,11 +156,11 @@ def test_the_shipped_accelerate_configs_are_known(name):
 
 
 def other_version(patch):
-    patch.setattr(software, "metadata", SimpleNamespace(version=lambda name: f"{name}-99"))
+    patch.setattr(facts, "_version", lambda name: f"{name}-99")
 
 
 def no_train_script(patch):
-    patch.setattr(software, "TRAIN", software.PACKAGE / "nowhere.py")
+    patch.setattr(software, "TRAIN", facts.PACKAGE / "nowhere.py")
 
 
 def clock_ahead(patch):
@@ -169,7 +170,7 @@ def clock_ahead(patch):
 
 def slow_link(patch):
     exchange = network._exchange
-    patch.setattr(network, "_exchange", lambda visit, to, count: exchange(visit, to, count) * 1e5)
+    patch.setattr(network, "_exchange", lambda context, to, count: exchange(context, to, count) * 1e5)
 
 
 def no_memory_figures(patch):
@@ -221,10 +222,10 @@ def test_an_output_folder_that_cannot_be_written(ranks, folder):
 
 
 def wait_alone():
-    place = visit.begin([], Limits(timeout=2))
+    context = make_context([], Limits(timeout=2))
     if dist.get_rank() == 0:
         with pytest.raises(TimeoutError) as caught:
-            place.wait()
+            context.wait()
         return str(caught.value)
     return None
 

@@ -19,7 +19,7 @@ from cached_ds.leaving import give_up, leave
 from cached_ds.ranks import rendezvous
 from cached_ds.ranks.discovery import discover
 from cached_ds.ranks.logs import whereabouts
-from cached_ds.ranks.startup import begin
+from cached_ds.ranks.startup import start_rank
 
 STEPS, FATAL = 4, 2
 
@@ -34,16 +34,16 @@ def other_code():
 def main(failure):
     """Meet, add, fail or leave."""
     rendezvous.ANSWER_SECONDS = 3
-    place = discover(os.environ)
-    fails = place.rank == 1
+    info = discover(os.environ)
+    fails = info.rank == 1
     if fails and failure == "start":
         os.kill(os.getpid(), signal.SIGKILL)
     if fails and failure == "code":
         sys.argv[0] = other_code()
     try:
-        begin(["--learning_rate", "0.2" if fails and failure == "differ" else "0.1"])
+        start_rank(["--learning_rate", "0.2" if fails and failure == "differ" else "0.1"])
     except ValueError as error:
-        print(f"error: {whereabouts(place)}{error}", file=sys.stderr, flush=True)
+        print(f"error: {whereabouts(info)}{error}", file=sys.stderr, flush=True)
         give_up(2)
     for step in range(STEPS):
         if fails and failure == "step" and step == FATAL:

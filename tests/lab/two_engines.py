@@ -17,12 +17,12 @@ import train  # noqa: E402
 
 from cached_ds.leaving import leave  # noqa: E402
 
-meet = train.begin
+meet = train.start_rank
 
 
 def train_each(output, engines, words):
     """Train under each engine; the ranks meet only once."""
-    train.begin = lambda argv: None if dist.is_initialized() else meet(argv)
+    train.start_rank = lambda argv: None if dist.is_initialized() else meet(argv)
     for engine in engines.split(","):
         config = [] if engine == "launcher" else ["--deepspeed", str(ROOT / "ds_configs" / f"{engine}.json")]
         train.work([*config, "--output_dir", f"{output}/{engine}", *words])

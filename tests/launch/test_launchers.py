@@ -10,7 +10,7 @@ from lab import launchers, workshop
 from lab.slow import slow_but
 from lab.workshop import flags, free_port
 
-from cached_ds.ranks import discovery as ranks
+from cached_ds.ranks import discovery
 
 pytestmark = pytest.mark.timeout(150)
 ARGUMENTS = ["--window", "16", "--deepspeed", "ds_configs/zero2.json"]
@@ -31,9 +31,9 @@ SCRIPTS = sorted({name.split("-")[0] for name in (*ONCE, *PER_NODE)})
 
 
 def assert_two_ranks(folder, source, monkeypatch):
-    monkeypatch.setattr(ranks.mpi, "master", lambda **_: ("127.0.0.1", 29500))
+    monkeypatch.setattr(discovery.mpi, "master", lambda **_: ("127.0.0.1", 29500))
     reports = launchers.reports(folder)
-    places = [ranks.discover(environ) for environ, _ in reports]
+    places = [discovery.discover(environ) for environ, _ in reports]
     assert sorted(place.rank for place in places) == [0, 1]
     assert {(place.world_size, place.source) for place in places} == {(2, source)}
     assert len({(place.master_addr, place.master_port) for place in places}) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cached_ds.ranks import discovery as ranks
+from cached_ds.ranks import discovery
 from cached_ds.ranks import mpi
 from cached_ds.ranks.discovery import discover
 
@@ -54,9 +54,9 @@ def no_mpi(monkeypatch):
     ],
 )
 def test_each_launcher_says_who_this_is(environ, source, master):
-    place = discover(environ)
-    assert (place.rank, place.world_size, place.local_rank, place.local_world_size) == (3, 4, 1, 2)
-    assert (place.source, (place.master_addr, place.master_port)) == (source, master)
+    info = discover(environ)
+    assert (info.rank, info.world_size, info.local_rank, info.local_world_size) == (3, 4, 1, 2)
+    assert (info.source, (info.master_addr, info.master_port)) == (source, master)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_uneven_nodes_know_their_own_number_of_tasks():
 
 def test_announced_names_are_those_that_torchrun_sets():
     environ = {"OTHER": "x"}
-    ranks.announce(discover(SLURM), environ)
+    discovery.export(discover(SLURM), environ)
     assert environ == TORCHRUN | {"MASTER_ADDR": "gpu07", "MASTER_PORT": "10042", "OTHER": "x"}
 
 

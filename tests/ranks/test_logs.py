@@ -10,18 +10,18 @@ import sys
 import warnings
 
 from cached_ds.ranks import logs as rank_logs
-from cached_ds.ranks.discovery import Place
+from cached_ds.ranks.discovery import RankInfo
 
 
 def life_of(rank, folder):
     """A rank that says something and fails; run in a process of its own."""
     sys.stderr = (folder / f"console_{rank}").open("w")
-    place = Place(
+    info = RankInfo(
         rank=rank, world_size=4, local_rank=rank, local_world_size=4,
         master_addr="a", master_port=1, source="torchrun",
     )  # fmt: skip
-    rank_logs.name_failures(place)
-    rank_logs.set_up(place, str(folder), library_level=logging.WARNING)
+    rank_logs.install_excepthook(info)
+    rank_logs.set_up(info, str(folder), library_level=logging.WARNING)
     logging.getLogger("cached_ds").info("some news")
     logging.getLogger("transformers").warning("from a library")
     warnings.warn("a warning", stacklevel=1)

@@ -16,32 +16,33 @@ import torch
 import torch.distributed as dist
 from lab.workshop import free_port
 
+from cached_ds.provenance import facts as provenance
 from cached_ds.ranks import agreement
-from cached_ds.ranks.discovery import Place
-from cached_ds.ranks.rendezvous import join
+from cached_ds.ranks.discovery import RankInfo
+from cached_ds.ranks.rendezvous import init_process_group
 
 pytestmark = pytest.mark.timeout(60)
 HOST = socket.gethostname()
 FACTS = {"the version of torch": "2", "--learning_rate": "0.1"}
 
 
-def place(rank, port, *, world_size=2):
-    return Place(
+def info(rank, port, *, world_size=2):
+    return RankInfo(
         rank=rank, world_size=world_size, local_rank=rank, local_world_size=world_size,
         master_addr="127.0.0.1", master_port=port, source="torchrun",
     )  # fmt: skip
 
 
-def meet(place, facts, *, patience=10):
-    join(place, facts=facts, backend="gloo", patience=patience, timeout=timedelta(seconds=20))
+def meet(info, facts, *, patience=10):
+    init_process_group(info, facts=facts, backend="gloo", patience=patience, timeout=timedelta(seconds=20))
 
 
 def refusals(*ranks, patience=10):
-    """The messages of ranks, given as pairs of place and facts, that meet at once and are all refused."""
+    """The messages of ranks, given as pairs of info and facts, that meet at once and are all refused."""
 
-    def refused(place, facts):
+    def refused(info, facts):
         with pytest.raises(ValueError) as caught:
-            meet(place, facts, patience=patience)
+            meet(info, facts, patience=patience)
         return str(caught.value)
 
     with ThreadPoolExecutor(len(ranks)) as pool:
@@ -50,14 +51,14 @@ def refusals(*ranks, patience=10):
 
 def test_missing_ranks_are_named_by_all_that_came():
     port = free_port()
-    messages = refusals(*((place(rank, port, world_size=4), FACTS) for rank in (0, 2)), patience=1)
+    messages = refusals(*((info(rank, port, world_size=4), FACTS) for rank in (0, 2)), patience=1)
     expected = f"rank 1, 3 of 4 did not arrive within 1 s; those that did: rank 0 (host {HOST}), rank 2 (host {HOST})"
     assert messages == [expected] * 2
 
 
 def test_a_missing_master_is_named():
     port = free_port()
-    (message,) = refusals((place(1, port), FACTS), patience=1)
+    (message,) = refusals((info(1, port), FACTS), patience=1)
     assert re.match(rf"rank 0 of 2 did not arrive at port {port} of 127.0.0.1 within 1 s \(.*refused\)", message)
 
 
@@ -65,7 +66,7 @@ def test_a_missing_master_is_named():
 def test_ranks_that_differ_are_refused(facts):
     port = free_port()
     other = {"the version of torch": "2"} | facts
-    messages = refusals((place(0, port), FACTS), (place(1, port), other))
+    messages = refusals((info(0, port), FACTS), (info(1, port), other))
     value = "'0.2'" if facts else "not there"
     expected = f"the ranks differ: --learning_rate is '0.1' on rank 0 (host {HOST}), {value} on rank 1 (host {HOST})"
     assert messages == [expected] * 2
@@ -77,20 +78,20 @@ def test_a_port_in_use_is_named_by_all(monkeypatch):
         other.bind(("", 0))
         other.listen()
         port = other.getsockname()[1]
-        messages = refusals((place(0, port), FACTS), (place(1, port), FACTS))
+        messages = refusals((info(0, port), FACTS), (info(1, port), FACTS))
     assert all(f"port {port} of 127.0.0.1 is in use" in message for message in messages), messages
 
 
 def test_two_processes_with_one_rank_are_refused(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     agent = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    messages = refusals(*[(place(1, agent.port), FACTS)] * 2)
+    messages = refusals(*[(info(1, agent.port), FACTS)] * 2)
     assert all("two processes claim to be rank 1 of 2" in message and HOST in message for message in messages), messages
 
 
 def _member(rank, port, results):
     torch.set_num_threads(1)
-    meet(place(rank, port), FACTS)
+    meet(info(rank, port), FACTS)
     total = torch.tensor([rank + 1.0])
     dist.all_reduce(total)
     results.put((rank, dist.get_backend(), total.item()))
@@ -123,7 +124,7 @@ def test_the_command_line_and_its_files_are_facts(tmp_path):
     config.write_text('{"zero_optimization": {"stage": 2}}')
     argv = [str(recipe), "--learning-rate", "0.2", "--local_rank=3", "--do_train", "--window=16"]
     environ = {"ACCELERATE_MIXED_PRECISION": "no", "HOME": "/x"}
-    found = agreement.facts(argv, environ)
+    found = provenance.facts(argv, environ)
     assert found["--learning_rate"] == "0.2" and found["--window"] == "16" and found["--do_train"] == ""
     assert found[f"{config}: zero_optimization.stage"] == "2" and found["ACCELERATE_MIXED_PRECISION"] == "no"
     assert not found.keys() & {"--output_dir", "--local_rank", "HOME"}
@@ -132,18 +133,18 @@ def test_the_command_line_and_its_files_are_facts(tmp_path):
 
 def test_a_file_that_cannot_be_read_differs_from_one_that_can(tmp_path):
     recipe = tmp_path / "recipe.yaml"
-    missing = agreement.facts([str(recipe)], {})
+    missing = provenance.facts([str(recipe)], {})
     recipe.write_text("window: 64")
-    message = agreement.difference([missing, agreement.facts([str(recipe)], {})], ["a", "b"])
+    message = agreement.difference([missing, provenance.facts([str(recipe)], {})], ["a", "b"])
     assert "No such file" in message and "rank 0 (host a)" in message and "rank 1 (host b)" in message
 
 
 def test_changed_code_is_a_difference(tmp_path):
     script = tmp_path / "train.py"
     script.write_text("one")
-    before = agreement.facts([], {}, script=script)
+    before = provenance.facts([], {}, script=script)
     script.write_text("two")
-    message = agreement.difference([before, before, agreement.facts([], {}, script=script)], ["a", "b", "c"])
+    message = agreement.difference([before, before, provenance.facts([], {}, script=script)], ["a", "b", "c"])
     assert message.startswith("the ranks differ: the source code of train.py is ")
     assert "rank 0 (host a), rank 1 (host b)" in message and message.endswith("on rank 2 (host c)")
 

@@ -9,38 +9,38 @@ import torch
 import torch.distributed as dist
 
 from cached_ds.doctor.check import Check, Facts, Finding, Reports, span
-from cached_ds.doctor.context import Limits, Visit
+from cached_ds.doctor.context import Limits, RankContext
 
 QUESTIONS = 8
 
 
-def clock(visit: Visit) -> Facts:
+def clock(context: RankContext) -> Facts:
     """Rank 0 tells every other rank in turn what time it has."""
-    if visit.talk is None:
+    if context.talk is None:
         return {}
-    if visit.rank:
-        _, skew = min(_ask(visit) for _ in range(QUESTIONS))
+    if context.rank:
+        _, skew = min(_ask(context) for _ in range(QUESTIONS))
         return {"skew": skew}
-    for rank in range(1, visit.world_size):
+    for rank in range(1, context.world_size):
         for _ in range(QUESTIONS):
-            _tell(visit, rank)
+            _tell(context, rank)
     return {"skew": 0.0}
 
 
-def _ask(visit: Visit) -> tuple[float, float]:
+def _ask(context: RankContext) -> tuple[float, float]:
     """Seconds that the question took, and how much this clock is ahead of the one asked."""
     there = torch.zeros(1, dtype=torch.float64)
     asked = time.time()
-    dist.send(there, 0, group=visit.talk)
-    dist.recv(there, 0, group=visit.talk)
+    dist.send(there, 0, group=context.talk)
+    dist.recv(there, 0, group=context.talk)
     answered = time.time()
     return answered - asked, (asked + answered) / 2 - there.item()
 
 
-def _tell(visit: Visit, rank: int) -> None:
+def _tell(context: RankContext, rank: int) -> None:
     question = torch.zeros(1, dtype=torch.float64)
-    dist.recv(question, rank, group=visit.talk)
-    dist.send(torch.tensor([time.time()], dtype=torch.float64), rank, group=visit.talk)
+    dist.recv(question, rank, group=context.talk)
+    dist.send(torch.tensor([time.time()], dtype=torch.float64), rank, group=context.talk)
 
 
 def judge_clock(reports: Reports, limits: Limits) -> Iterator[Finding]:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from cached_ds.doctor.check import Check, Facts, Finding, Reports, unequal_files
 from cached_ds.doctor.checks.machine import existing
-from cached_ds.doctor.context import Limits, Visit
+from cached_ds.doctor.context import Limits, RankContext
+from cached_ds.provenance.facts import digest
 from cached_ds.settings.config_files import FILE_ENDINGS
 
 FLAGS = (
     "--train_file", "--validation_file", "--test_file", "--deepspeed",
     "--model_name_or_path", "--config_name", "--tokenizer_name",
 )  # fmt: skip
-WHOLE = 2**23  # bytes of a file that is read from end to end; of a larger one, so many samples of so many bytes
-SAMPLES, SAMPLE = 32, 2**18
 
 
-def files(visit: Visit) -> Facts:
+def files(context: RankContext) -> Facts:
     """Digests of the files that the command line names, and of the files in a folder that it names."""
-    named = [path for flag in FLAGS if (path := visit.flag(flag))]
-    named += [word for word in visit.argv[:1] if word.endswith(FILE_ENDINGS)]
-    named += [path for path in [visit.limits.accelerate_config] if path]
+    named = [path for flag in FLAGS if (path := context.flag(flag))]
+    named += [word for word in context.argv[:1] if word.endswith(FILE_ENDINGS)]
+    named += [path for path in [context.limits.accelerate_config] if path]
     return {"files": {str(path): digest(path) for name in named for path in _inside(Path(name))}}
 
 
@@ -34,46 +32,32 @@ def _inside(path: Path) -> list[Path]:
     return [path] if path.is_file() else []
 
 
-def digest(path: Path) -> str:
-    """Of a small file's content; of a large file's size and of samples, the ends among them."""
-    count = path.stat().st_size
-    summary = hashlib.sha256(str(count).encode())
-    with path.open("rb") as file:
-        if count <= WHOLE:
-            summary.update(file.read())
-        else:
-            for number in range(SAMPLES):
-                file.seek((count - SAMPLE) * number // (SAMPLES - 1))
-                summary.update(file.read(SAMPLE))
-    return summary.hexdigest()[:16]
-
-
 def show_files(reports: Reports) -> str:
     """How much was compared."""
     return f"{len(next(iter(reports.values()))['files'])} files of the command line"
 
 
-def output(visit: Visit) -> Facts:
+def output(context: RankContext) -> Facts:
     """Leave a file in the output folder, look for that of rank 0, and remove it."""
-    folder = visit.flag("--output_dir")
+    folder = context.flag("--output_dir")
     here = existing(Path(folder)) if folder else None
-    problem = _leave(here, visit) if here else None
-    visit.wait()
-    shared = here is not None and (here / _mark(visit, rank=0)).exists()
-    visit.wait()
+    problem = _leave(here, context) if here else None
+    context.wait()
+    shared = here is not None and (here / _mark(context, rank=0)).exists()
+    context.wait()
     if here is not None and problem is None:
-        (here / _mark(visit, rank=visit.rank)).unlink()
+        (here / _mark(context, rank=context.rank)).unlink()
     return {"folder": folder, "problem": problem, "shared": shared} if folder else {}
 
 
-def _mark(visit: Visit, *, rank: int) -> str:
-    return f".doctor-{visit.token}-{rank}"
+def _mark(context: RankContext, *, rank: int) -> str:
+    return f".doctor-{context.token}-{rank}"
 
 
-def _leave(folder: Path, visit: Visit) -> str | None:
+def _leave(folder: Path, context: RankContext) -> str | None:
     """Write this rank's file; what went wrong, if it did."""
     try:
-        (folder / _mark(visit, rank=visit.rank)).write_text("cached-ds doctor\n", encoding="utf-8")
+        (folder / _mark(context, rank=context.rank)).write_text("cached-ds doctor\n", encoding="utf-8")
     except OSError as error:
         return error.strerror
     return None

@@ -15,24 +15,24 @@ from datasets.config import HF_DATASETS_CACHE
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from cached_ds.doctor.check import Check, Facts, Finding, Reports, by_host, bytes_text, span
-from cached_ds.doctor.context import Limits, Visit
+from cached_ds.doctor.context import Limits, RankContext
 
 MOSTLY_FREE = 0.9  # of a device's memory before a run; less means that somebody else is on it
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_BYTES = 66 * 2**20  # what DeepSpeed takes of it for each rank of a host without GPUs
 
 
-def devices(visit: Visit) -> Facts:
+def devices(context: RankContext) -> Facts:
     """The rank's GPU, if there are any."""
-    if visit.device.type == "cpu":
-        return {"host": visit.host, "name": "CPU", "device": None}
+    if context.device.type == "cpu":
+        return {"host": context.host, "name": "CPU", "device": None}
     count = torch.cuda.device_count()
-    if visit.local_rank >= count:
-        raise ValueError(f"local rank {visit.local_rank} has no device: {visit.host} shows {count}")
-    properties = torch.cuda.get_device_properties(visit.device)
-    free, total = torch.cuda.mem_get_info(visit.device)
+    if context.local_rank >= count:
+        raise ValueError(f"local rank {context.local_rank} has no device: {context.host} shows {count}")
+    properties = torch.cuda.get_device_properties(context.device)
+    free, total = torch.cuda.mem_get_info(context.device)
     return {
-        "host": visit.host, "name": properties.name, "device": str(properties.uuid), "free": free, "total": total,
+        "host": context.host, "name": properties.name, "device": str(properties.uuid), "free": free, "total": total,
     }  # fmt: skip
 
 
@@ -61,9 +61,9 @@ def show_devices(reports: Reports) -> str:
     return f"{text}, {span(free, bytes_text)} free" if free else text
 
 
-def cores(visit: Visit) -> Facts:
+def cores(context: RankContext) -> Facts:
     """The cores that this rank may run on, and its threads."""
-    return {"host": visit.host, "cores": sorted(os.sched_getaffinity(0)), "threads": torch.get_num_threads()}
+    return {"host": context.host, "cores": sorted(os.sched_getaffinity(0)), "threads": torch.get_num_threads()}
 
 
 def judge_cores(reports: Reports, _: Limits) -> Iterator[Finding]:
@@ -82,9 +82,9 @@ def show_cores(reports: Reports) -> str:
     return f"{count} core(s), {span([facts['threads'] for facts in reports.values()], str)} thread(s) a rank"
 
 
-def memory(visit: Visit) -> Facts:
+def memory(context: RankContext) -> Facts:
     """Free memory of the host."""
-    return {"host": visit.host, "free": psutil.virtual_memory().available}
+    return {"host": context.host, "free": psutil.virtual_memory().available}
 
 
 def judge_memory(reports: Reports, limits: Limits) -> Iterator[Finding]:
@@ -102,14 +102,14 @@ def show_memory(reports: Reports) -> str:
     return f"{span([facts['free'] for facts in reports.values()], bytes_text)} of host memory free"
 
 
-def disk(visit: Visit) -> Facts:
+def disk(context: RankContext) -> Facts:
     """Free space in the folders that a run writes to; a folder yet to be made will lie in the nearest that exists."""
     folders = {"the folder of temporary files": tempfile.gettempdir()}
     folders |= {"the cache of models": str(HF_HUB_CACHE), "the cache of data sets": str(HF_DATASETS_CACHE)}
-    folders |= {name: path for name in ("--output_dir", "--offload_folder") if (path := visit.flag(name))}
+    folders |= {name: path for name in ("--output_dir", "--offload_folder") if (path := context.flag(name))}
     free = {f"{path} ({role})": psutil.disk_usage(str(existing(Path(path)))).free for role, path in folders.items()}
     shared = psutil.disk_usage(str(SHARED_MEMORY)).free if SHARED_MEMORY.is_dir() else None
-    return {"host": visit.host, "free": free, "shared": shared}
+    return {"host": context.host, "free": free, "shared": shared}
 
 
 def existing(path: Path) -> Path:
@@ -137,7 +137,7 @@ def show_disk(reports: Reports) -> str:
     return f"least: {bytes_text(free)} free in {folder}"
 
 
-def open_files(__: Visit) -> Facts:
+def open_files(__: RankContext) -> Facts:
     """What the system lets one process have."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)

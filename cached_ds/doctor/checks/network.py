@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from cached_ds.doctor.check import Check, Facts, Finding, Reports, span
-from cached_ds.doctor.context import Limits, Visit
+from cached_ds.doctor.context import Limits, RankContext
 
 FIRST, LARGEST, GROWTH = 2**16, 2**24, 4  # bytes of a message
 ENOUGH = 0.1  # seconds: a message that takes longer is not made larger
@@ -25,17 +25,17 @@ FLOOR = 0.001  # seconds of latency that are never called slow in comparison
 PHASES = 3  # of the ring: no rank is in two links of one phase
 
 
-def network(visit: Visit) -> Facts:
+def network(context: RankContext) -> Facts:
     """Time the all-reduce, then the links of the ring, those without a common rank at once."""
-    if visit.world_size == 1:
+    if context.world_size == 1:
         return {}
-    before, after = ((visit.rank + step) % visit.world_size for step in (-1, 1))
-    facts: Facts = {"host": visit.host, "to": after, "all_reduce": _all_reduce(visit)}
+    before, after = ((context.rank + step) % context.world_size for step in (-1, 1))
+    facts: Facts = {"host": context.host, "to": after, "all_reduce": _all_reduce(context)}
     for phase in range(PHASES):
-        if phase == _phase(visit.rank, visit.world_size):
-            facts["link"] = _time_link(visit, after)
-        if phase == _phase(before, visit.world_size):
-            _answer_link(visit, before)
+        if phase == _phase(context.rank, context.world_size):
+            facts["link"] = _time_link(context, after)
+        if phase == _phase(before, context.world_size):
+            _answer_link(context, before)
     return facts
 
 
@@ -44,70 +44,72 @@ def _phase(rank: int, world_size: int) -> int:
     return 2 if world_size % 2 and rank == world_size - 1 else rank % 2
 
 
-def _seconds(visit: Visit, work: Callable[[], object]) -> float:
+def _seconds(context: RankContext, work: Callable[[], object]) -> float:
     begin = time.perf_counter()
     work()
-    if visit.device.type != "cpu":
+    if context.device.type != "cpu":
         torch.accelerator.synchronize()
     return time.perf_counter() - begin
 
 
-def _bytes(visit: Visit, count: int) -> torch.Tensor:
-    return torch.zeros(count, dtype=torch.uint8, device=visit.device)
+def _bytes(context: RankContext, count: int) -> torch.Tensor:
+    return torch.zeros(count, dtype=torch.uint8, device=context.device)
 
 
-def _all_reduce(visit: Visit) -> dict[str, float]:
+def _all_reduce(context: RankContext) -> dict[str, float]:
     """Latency, and the bytes that each rank sends in a second."""
-    small = _bytes(visit, 4)
-    latency = statistics.median(_seconds(visit, lambda: dist.all_reduce(small)) for _ in range(SMALL_REPEATS))
+    small = _bytes(context, 4)
+    latency = statistics.median(_seconds(context, lambda: dist.all_reduce(small)) for _ in range(SMALL_REPEATS))
     count = FIRST
-    while _slowest(visit, _all_reduce_seconds(visit, count)) < ENOUGH and count < LARGEST:
+    while _slowest(context, _all_reduce_seconds(context, count)) < ENOUGH and count < LARGEST:
         count *= GROWTH
-    seconds = statistics.median(_all_reduce_seconds(visit, count) for _ in range(LARGE_REPEATS))
-    sent = 2 * count * (visit.world_size - 1) / visit.world_size
+    seconds = statistics.median(_all_reduce_seconds(context, count) for _ in range(LARGE_REPEATS))
+    sent = 2 * count * (context.world_size - 1) / context.world_size
     return {"latency": latency, "bandwidth": sent / seconds}
 
 
-def _all_reduce_seconds(visit: Visit, count: int) -> float:
-    large = _bytes(visit, count)
-    return _seconds(visit, lambda: dist.all_reduce(large))
+def _all_reduce_seconds(context: RankContext, count: int) -> float:
+    large = _bytes(context, count)
+    return _seconds(context, lambda: dist.all_reduce(large))
 
 
-def _slowest(visit: Visit, seconds: float) -> float:
+def _slowest(context: RankContext, seconds: float) -> float:
     """Of all ranks, so that they grow together."""
-    found = torch.tensor([seconds], device=visit.device)
+    found = torch.tensor([seconds], device=context.device)
     dist.all_reduce(found, op=dist.ReduceOp.MAX)
     return found.item()
 
 
-def _time_link(visit: Visit, to: int) -> dict[str, float]:
-    round_trip = min(_exchange(visit, to, 1) for _ in range(SMALL_REPEATS))
+def _time_link(context: RankContext, to: int) -> dict[str, float]:
+    round_trip = min(_exchange(context, to, 1) for _ in range(SMALL_REPEATS))
     count = FIRST
-    while (seconds := _exchange(visit, to, count)) < ENOUGH + round_trip and count < LARGEST:
+    while (seconds := _exchange(context, to, count)) < ENOUGH + round_trip and count < LARGEST:
         count *= GROWTH
-    seconds = min(seconds, *(_exchange(visit, to, count) for _ in range(LARGE_REPEATS - 1)))
-    dist.send(torch.tensor([0], device=visit.device), to)
+    seconds = min(seconds, *(_exchange(context, to, count) for _ in range(LARGE_REPEATS - 1)))
+    dist.send(torch.tensor([0], device=context.device), to)
     return {"latency": round_trip / 2, "bandwidth": count / seconds}
 
 
-def _exchange(visit: Visit, to: int, count: int) -> float:
+def _exchange(context: RankContext, to: int, count: int) -> float:
     """Send so many bytes and wait for one in return."""
-    dist.send(torch.tensor([count], device=visit.device), to)
-    large, answer = _bytes(visit, count), _bytes(visit, 1)
+    dist.send(torch.tensor([count], device=context.device), to)
+    large, answer = _bytes(context, count), _bytes(context, 1)
 
     def there_and_back() -> None:
         dist.send(large, to)
         dist.recv(answer, to)
 
-    return _seconds(visit, there_and_back)
+    return _seconds(context, there_and_back)
 
 
-def _answer_link(visit: Visit, before: int) -> None:
-    count = torch.tensor([0], device=visit.device)
-    answer = _bytes(visit, 1)
-    while dist.recv(count, before) is not None and count.item():
-        dist.recv(_bytes(visit, int(count.item())), before)
+def _answer_link(context: RankContext, before: int) -> None:
+    count = torch.tensor([0], device=context.device)
+    answer = _bytes(context, 1)
+    dist.recv(count, before)
+    while count.item():  # 0: that was the last one
+        dist.recv(_bytes(context, int(count.item())), before)
         dist.send(answer, before)
+        dist.recv(count, before)
 
 
 def judge_network(reports: Reports, limits: Limits) -> Iterator[Finding]:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
 from collections.abc import Iterator
-from importlib import metadata
-from pathlib import Path
 
 import torch
 
 from cached_ds.doctor.check import Check, Facts, Finding, Reports, odd_values, unequal_files
-from cached_ds.doctor.context import Limits, Visit
-from cached_ds.ranks.agreement import MAY_DIFFER, settings
+from cached_ds.doctor.context import Limits, RankContext
+from cached_ds.provenance import facts
 from cached_ds.run.arguments import parse
 from cached_ds.settings.config_files import read_mapping
 from cached_ds.settings.unknown_names import unknown
 
-PACKAGES = ("cached_ds", "torch", "transformers", "accelerate", "deepspeed", "datasets", "tokenizers")
-PACKAGE = Path(__file__).parents[2]
-TRAIN = PACKAGE.parent / "launch" / "train.py"
+TRAIN = facts.PACKAGE.parent / "launch" / "train.py"
 
 
-def versions(visit: Visit) -> Facts:
+def versions(context: RankContext) -> Facts:
     """Of Python, of the packages that a run imports, of CUDA and NCCL where they are."""
-    found = {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
-    if visit.device.type == "cuda":
+    found = facts.versions()
+    if context.device.type == "cuda":
         found |= {"CUDA": str(torch.version.cuda), "NCCL": ".".join(map(str, torch.cuda.nccl.version()))}
     return {"versions": found}
 
@@ -42,10 +36,9 @@ def show_versions(reports: Reports) -> str:
     return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
-def code(_: Visit) -> Facts:
+def code(_: RankContext) -> Facts:
     """Digests of the sources of cached_ds, and of launch/train.py if this is a clone."""
-    paths = [*sorted(PACKAGE.rglob("*.py")), *([TRAIN] if TRAIN.is_file() else [])]
-    return {"files": {path.relative_to(PACKAGE.parent).as_posix(): _digest(path) for path in paths}}
+    return {"files": facts.source_digests(*([TRAIN] if TRAIN.is_file() else []))}
 
 
 def show_code(reports: Reports) -> str:
@@ -53,19 +46,17 @@ def show_code(reports: Reports) -> str:
     return f"{len(next(iter(reports.values()))['files'])} source files"
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def arguments(visit: Visit) -> Facts:
+def arguments(context: RankContext) -> Facts:
     """Read the run's command line as launch/train.py will, and accelerate's config."""
-    config = visit.limits.accelerate_config
+    config = context.limits.accelerate_config
     if config is not None:
         check_accelerate_config(config)
-    if visit.argv:
-        parse(visit.argv)
-    read = [*(["the command line"] if visit.argv else []), *([config] if config else [])]
-    flags = {f"--{name}": value for name, value in settings(visit.flags).items() if name not in MAY_DIFFER}
+    if context.argv:
+        parse(context.argv)
+    read = [*(["the command line"] if context.argv else []), *([config] if config else [])]
+    flags = {
+        f"--{name}": value for name, value in facts.settings(context.flags).items() if name not in facts.MAY_DIFFER
+    }
     return {"read": read, "flags": flags}
 
 
