@@ -1,14 +1,17 @@
 """Attach and detach: turn a Hugging Face encoder-decoder into one that reads whole documents, and back.
 
-`attach` changes five things on the model, all undone by `detach`:
-  1. the class of the encoder instance (windowed.py);
-  2. a forward pre-hook on the model, which takes `prefix_lengths` out of the keyword arguments and hands it to the
-     encoder (Hugging Face models would pass it on to the decoder too, or drop it);
-  3. `accepts_loss_kwargs = False`, which tells transformers' Trainer that the loss is a mean over the batch. Their
+`attach` changes eight things, all undone by `detach` (tests/encoder/test_attachment.py compares before and after):
+  1. the class of the encoder instance (windowed.py, layered.py);
+  2. an attribute `_cached_ds` on encoder and decoder (state.py);
+  3. a forward pre-hook on the model, which begins a call: it takes `prefix_lengths` out of the keyword arguments for
+     the encoder (Hugging Face models would pass it on to the decoder too, or drop it);
+  4. `accepts_loss_kwargs = False`, which tells transformers' Trainer that the loss is a mean over the batch. Their
      forward takes `**kwargs`, from which the Trainer concludes the contrary: it would skip the division by the
-     accumulation steps and multiply the loss by the world size (transformers 5.23; design 9);
-  4. the class of the head, and two hooks that let it compute the training loss in chunks (chunked_loss.py);
-  5. the class of each cross-attention, and a hook on the decoder, that stream the document (cross_attention.py).
+     accumulation steps and multiply the loss by the world size (transformers 5.23);
+  5. the class of the head, and two hooks that let it compute the training loss in chunks (chunked_loss.py);
+  6. the class of each cross-attention, and its attribute `names` (cross_attention.py);
+  7. a forward pre-hook on the decoder, which hands the document over to them (cross_attention.py);
+  8. under the layer schedule: the class of each encoder layer and three attributes of it (layered.py).
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ from transformers import PreTrainedModel
 
 from cached_ds.decoder.chunked_loss import attach_loss, detach_loss
 from cached_ds.decoder.cross_attention import attach_streaming, detach_streaming
-from cached_ds.encoder.layered import Folded, attach_layers, detach_layers
-from cached_ds.encoder.state import WindowState
+from cached_ds.encoder.layered import Layered, attach_layers, detach_layers
+from cached_ds.encoder.state import AttachedState, ModelCall
 from cached_ds.encoder.windowed import Windowed
 from cached_ds.models.class_swap import base_of, remove_hook, swapped_class
 from cached_ds.models.families import check_window, family_of
@@ -59,15 +62,15 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
     check_window(family, inner.config, config)
     decoder: Any = inner.get_decoder()
     layers = len(getattr(decoder, family.layers))
-    encoder.cached = decoder.cached = WindowState(config, family, layers, Budget(config))
+    encoder._cached_ds = decoder._cached_ds = AttachedState(config, family, Budget(config, layers))
     if config.schedule == "layer":
         attach_layers(encoder)
-    encoder.__class__ = swapped_class(Folded if config.schedule == "layer" else Windowed, encoder.__class__)
+    encoder.__class__ = swapped_class(Layered if config.schedule == "layer" else Windowed, encoder.__class__)
     if config.stream_cross_attention:
         attach_streaming(inner, family)
     attach_loss(inner)
     setattr(inner, LOSS_FLAG, False)
-    inner.register_forward_pre_hook(_take_prefix, with_kwargs=True)
+    inner.register_forward_pre_hook(_begin_call, with_kwargs=True)
     return model
 
 
@@ -94,12 +97,12 @@ def detach(model: M) -> M:
     encoder: Any = windowed_encoder(inner)
     detach_layers(encoder)
     encoder.__class__ = base_of(encoder)
-    undo(getattr(encoder, encoder.cached.family.layers))
-    del encoder.cached, inner.get_decoder().cached
+    undo(getattr(encoder, encoder._cached_ds.family.layers))
+    del encoder._cached_ds, inner.get_decoder()._cached_ds
     detach_streaming(inner)
     detach_loss(inner)
     delattr(inner, LOSS_FLAG)
-    remove_hook(inner, _take_prefix)
+    remove_hook(inner, _begin_call)
     return model
 
 
@@ -143,8 +146,9 @@ def _check_attachable(encoder: nn.Module) -> None:
         raise ValueError("ZeRO-3 already manages the encoder; attach before deepspeed.initialize")
 
 
-def _take_prefix(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Forward pre-hook: hand `prefix_lengths` [B] to the encoder, if this call runs it: `generate` did before."""
+def _begin_call(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Forward pre-hook: a new `ModelCall`, with `prefix_lengths` [B] if this call runs the encoder."""
     prefix = kwargs.pop("prefix_lengths", None)
-    windowed_encoder(model).cached.prefix_lengths = prefix if kwargs.get("encoder_outputs") is None else None
+    runs_encoder = kwargs.get("encoder_outputs") is None  # `generate` has run it before
+    windowed_encoder(model)._cached_ds.call = ModelCall(prefix_lengths=prefix if runs_encoder else None)
     return args, kwargs

@@ -25,7 +25,7 @@ from torch.distributed.fsdp import (
 )
 
 from cached_ds.attachment import inner_model, windowed_encoder
-from cached_ds.encoder.layerwise import Layerwise
+from cached_ds.encoder.layered import Replayed
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -138,14 +138,14 @@ def wrap_classes(model: nn.Module) -> list[str]:
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """The decoder's layers of an attached model."""
-    layers = getattr(inner_model(model).get_decoder(), windowed_encoder(model).cached.family.layers)
+    layers = getattr(inner_model(model).get_decoder(), windowed_encoder(model)._cached_ds.family.layers)
     assert isinstance(layers, nn.ModuleList)
     return layers
 
 
-def encoder_layers(model: nn.Module) -> list[Layerwise]:
+def encoder_layers(model: nn.Module) -> list[Replayed]:
     """The encoder's layers where they are units of their own; none under the window schedule."""
-    return [module for module in windowed_encoder(model).modules() if isinstance(module, Layerwise)]
+    return [module for module in windowed_encoder(model).modules() if isinstance(module, Replayed)]
 
 
 def shared_parameters(model: nn.Module, encoder: nn.Module) -> set[nn.Parameter]:

@@ -38,7 +38,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     optimizer.zero_grad(set_to_none=True)
     batch = make_batch(shape, length=length)
     reset_peak()
-    watch = Watch(model.get_encoder().cached, windows=sum(shape.window_widths(length).values()))
+    watch = Watch(model.get_encoder()._cached_ds.counters, windows=sum(shape.window_widths(length).values()))
     begin, processor = time.perf_counter(), time.process_time()
     loss = model(**batch).loss
     loss.backward()

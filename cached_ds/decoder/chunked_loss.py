@@ -12,7 +12,7 @@ Flow, while training with `labels`:
   4. backward: chunk by chunk the same logits again, their gradient, and from it those of hidden states and parameters.
 Whatever else is called (eval, no_grad, no labels, labels by position) is Hugging Face's own forward, logits included.
 
-Memory: hidden states and labels are kept; `LOGITS` numbers of logits exist at one time, and in backward the gradient of
+Memory: hidden states and labels are kept; `LOGITS_PER_CHUNK` logits exist at one time, and in backward the gradient of
 the weight, in float32 where the weight is narrower. Time: the logits once more.
 
 Numbers: the loss is computed in float32 where the model is narrower (Hugging Face's has the model's precision), else
@@ -42,7 +42,7 @@ from cached_ds.replay.autocast import Autocast
 from cached_ds.replay.sums import refuse_create_graph, sum_dtype, zero_sum
 
 IGNORED = -100
-LOGITS = 2**23  # 32 MB in float32; larger chunks are not faster
+LOGITS_PER_CHUNK = 2**23  # 32 MB in float32; larger chunks are not faster
 
 
 @dataclass
@@ -166,7 +166,7 @@ class _Sums:
 
 def _spans(labels: Tensor, weight: Tensor) -> list[slice]:
     """The chunks of target positions."""
-    rows = max(1, LOGITS // len(weight))
+    rows = max(1, LOGITS_PER_CHUNK // len(weight))
     return [slice(begin, begin + rows) for begin in range(0, len(labels), rows)]
 
 

@@ -1,9 +1,17 @@
-"""Streaming: put streamed cross-attention into a decoder, and take it out again.
+"""Cross-attention: the class that a decoder's attention to the document gets by `attach`, and its way in and out.
 
-Each decoder layer's cross-attention gets its streamed class (replay_by_tile.py). A forward pre-hook on the decoder
-takes the states H and their mask out of the arguments, and puts a stand-in for H (document_states.py) and a mask of no
-memory in their place: Hugging Face passes a mask of four dimensions on as it is, and would make one of T x L from any
-other.
+A forward pre-hook on the decoder takes the states H and their mask out of the arguments, and puts a placeholder for H
+(document_states.py) and a mask of one byte in their place: Hugging Face passes a mask of four dimensions on as it is,
+and would make one of T x L from any other. Each layer's cross-attention, `Streamed`, finds H again and attends to it
+tile by tile (replay_by_tile.py).
+
+Engines: tensors go in, one tensor comes out, as with windowed.py; the module is a leaf for ZeRO-3 and part of its
+layer's unit for FSDP2.
+
+Calls that fill or use a cache of keys and values (`generate`), or that ask for attention weights, are left to Hugging
+Face as they are. Reentrant checkpointing would cut the graph of H off and is refused.
+
+Shapes: B documents, L padded source length, S tile length, T target length, D width, H heads.
 """
 
 from __future__ import annotations
@@ -14,11 +22,67 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from cached_ds.decoder.document_states import Source
-from cached_ds.decoder.replay_by_tile import Streamed
-from cached_ds.models.class_swap import base_of, remove_hook, swapped_class
-from cached_ds.models.families import Family
+from cached_ds.decoder.document_states import DocumentStates
+from cached_ds.decoder.replay_by_tile import AttentionCall, attend
+from cached_ds.decoder.tile_kernels import kernel_for
+from cached_ds.models.class_swap import Swapped, base_of, remove_hook, swapped_class
+from cached_ds.models.families import CrossAttention, Family
+from cached_ds.replay.rng import ReplayRng
 from cached_ds.windows.cut import documents_of, whole_rows
+
+
+class Streamed(Swapped):
+    """Mixin over a Hugging Face cross-attention class; see the module's docstring."""
+
+    _z3_leaf = True
+    names: CrossAttention
+    documents: DocumentStates | None = None  # of the call under way
+
+    def __call__(self, hidden_states: Tensor, *, key_value_states: Tensor | None = None, **kwargs: Any) -> Any:
+        """Hugging Face's tuple, with the output [B, T, D] first; weights and position biases are None."""
+        documents = DocumentStates.find(key_value_states)
+        if documents is None:
+            return super().__call__(hidden_states, key_value_states=key_value_states, **kwargs)
+        if documents.recorded and not torch.is_grad_enabled():
+            raise RuntimeError(
+                "cached_ds: the decoder runs without a graph inside a forward with one: reentrant checkpointing would "
+                'lose the gradient of the document; use gradient_checkpointing_kwargs={"use_reentrant": False}'
+            )
+        self.documents = documents
+        output = super().__call__(hidden_states, documents.anchor)
+        return output, *[None] * (self.names.results - 1)
+
+    def forward(self, hidden_states: Tensor, anchor: Tensor | None = None, **kwargs: Any) -> Any:
+        """Streamed when an anchor is given: [B, T, D] in and out; else Hugging Face's own."""
+        if anchor is None:
+            return super().forward(hidden_states, **kwargs)
+        documents, self.documents = self.documents, None
+        assert documents is not None, "set by __call__"
+        q = self._heads(getattr(self, self.names.query)(hidden_states))
+        output = attend(self._attention_call(documents, q), q)
+        return getattr(self, self.names.output)(output.transpose(1, 2).flatten(2))
+
+    def _attention_call(self, documents: DocumentStates, q: Tensor) -> AttentionCall:
+        dropout = float(self.dropout) if self.training else 0.0  # type: ignore[arg-type]
+        return AttentionCall(
+            documents=documents,
+            project=self._project,
+            parameters=self._trainable,
+            rng=ReplayRng(None, q.device),
+            kernel=kernel_for(q, scale=float(self.scaling), dropout=dropout),  # type: ignore[arg-type]
+        )
+
+    def _project(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        key, value = getattr(self, self.names.key), getattr(self, self.names.value)
+        return self._heads(key(states).unsqueeze(0)), self._heads(value(states).unsqueeze(0))
+
+    def _heads(self, tensor: Tensor) -> Tensor:
+        """[B, S, D] to [B, H, S, D / H]."""
+        return tensor.unflatten(-1, (-1, getattr(self, self.names.head_width))).transpose(1, 2)
+
+    def _trainable(self) -> list[Tensor]:
+        modules = [getattr(self, self.names.key), getattr(self, self.names.value)]
+        return [p for module in modules for p in module.parameters() if p.requires_grad]
 
 
 def attach_streaming(model: PreTrainedModel, family: Family) -> None:
@@ -41,26 +105,27 @@ def detach_streaming(model: PreTrainedModel) -> None:
 
 
 def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Forward pre-hook: stand-ins for H [B, L, D] and its mask, where this call is to be streamed."""
+    """Forward pre-hook: placeholders for H [B, L, D] and its mask, where this call is to be streamed."""
     states, mask = kwargs.get("encoder_hidden_states"), kwargs.get("encoder_attention_mask")
     if states is not None and _is_streamed(decoder, kwargs):
         documents = whole_rows(*states.shape[:2]) if mask is None else documents_of(mask)
-        kwargs["encoder_hidden_states"] = Source(states, documents, keep=decoder.cached.keep_projections).stand_in()
-        kwargs["encoder_attention_mask"] = _mask_of_no_memory(states, kwargs)
+        keep = decoder._cached_ds.call.keep_projections
+        kwargs["encoder_hidden_states"] = DocumentStates(states, documents, keep_projections=keep).placeholder()
+        kwargs["encoder_attention_mask"] = _one_byte_mask(states, kwargs)
         kwargs["use_cache"] = False
     return args, kwargs
 
 
 def _is_streamed(decoder: Any, kwargs: dict[str, Any]) -> bool:
     """Training and losses; not calls with a cache of keys and values, nor those that ask for attention weights."""
-    cached = kwargs.get("past_key_values") is not None or not (
+    has_cache = kwargs.get("past_key_values") is not None or not (
         torch.is_grad_enabled() or kwargs.get("use_cache") is False
     )
     asked = kwargs.get("output_attentions")
-    return not cached and not (decoder.config.output_attentions if asked is None else asked)
+    return not has_cache and not (decoder.config.output_attentions if asked is None else asked)
 
 
-def _mask_of_no_memory(states: Tensor, kwargs: dict[str, Any]) -> Tensor:
-    """[B, 1, T, L] of one byte."""
+def _one_byte_mask(states: Tensor, kwargs: dict[str, Any]) -> Tensor:
+    """[B, 1, T, L], all true, of one byte."""
     target = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
     return torch.ones((), dtype=torch.bool).expand(len(states), 1, target.shape[1], states.shape[1])

@@ -1,10 +1,11 @@
-"""Source: the states H of the documents, as the decoder's cross-attention reads them, and the place of their gradient.
+"""The states H of the documents, as the decoder's cross-attention reads them, and the buffer of their gradient.
 
 Problem. H as an ordinary tensor argument of the decoder layers makes autograd keep one gradient of the size of H per
 layer for a while, makes FSDP2 and ZeRO-3 hang hooks on it that copy it, and invites anyone to expand it.
 
-So the decoder gets a stand-in: a tensor of the right shape that has no memory. Whoever is handed the stand-in finds the
-`Source`, by the address of its one byte: that survives checkpointing, and the views that engines make of arguments.
+So the decoder gets a placeholder: a tensor of the right shape that takes no memory. Cross-attention that is handed the
+placeholder finds the `DocumentStates` by the address of its one byte; the address survives checkpointing, and the views
+that engines make of arguments.
 
 Gradient. Every cross-attention adds its share to the one buffer `gradient`, and tells autograd by a scalar only: the
 `anchor`, an output of the node that H enters. When all of them have run, that node hands the buffer on as the gradient
@@ -33,46 +34,47 @@ TILE = 1024  # source tokens whose keys and values exist at one time; on a CPU l
 
 @dataclass(frozen=True)
 class Tile:
-    """Some tokens of one document: its row in the batch, and where its states lie in H [B * L, D]."""
+    """Some tokens of one document: its row in the batch, and the rows of H [B * L, D] with its states."""
 
     row: int
     span: slice
 
 
-class Source:
+class DocumentStates:
     """H of one decoder call; see the module's docstring.
 
     Attributes:
         states: H [B * L, D], without its graph.
         tiles: all tokens of all documents; padding is in none.
         anchor: scalar on which every cross-attention must depend.
-        gradient: where the shares of dJ/dH come together.
-        keep: whether keys and values are kept for backward, where memory is ample.
+        gradient: the buffer to which each of them adds its share of dJ/dH.
+        keep_projections: whether keys and values are kept for backward, where memory is ample.
+        recorded: whether the decoder's call builds a graph.
     """
 
-    def __init__(self, states: Tensor, documents: Sequence[Document], *, keep: bool = False) -> None:
+    def __init__(self, states: Tensor, documents: Sequence[Document], *, keep_projections: bool = False) -> None:
         """Take H [B, L, D] out of autograd's hands."""
-        self.keep = keep
+        self.keep_projections = keep_projections
         self.shape = states.shape
         self.states = states.detach().flatten(0, 1)
         self.tiles = [tile for document in documents for tile in _tiles(document)]
-        self.gradient = Gradient()
+        self.gradient = GradientBuffer()
         self.recorded = torch.is_grad_enabled()
         self.anchor = _Anchor.apply(states, self.gradient) if self.recorded and states.requires_grad else _leaf(states)
         self._byte = torch.empty(1, dtype=torch.int8, device=states.device)
-        _SOURCES[self._byte.data_ptr()] = self
+        _BY_ADDRESS[self._byte.data_ptr()] = self
 
-    def stand_in(self) -> Tensor:
-        """[B, L, D] of no memory; it keeps the source alive."""
+    def placeholder(self) -> Tensor:
+        """[B, L, D] of one byte; it keeps the states alive."""
         tensor = self._byte.expand(self.shape)
-        tensor.source = self  # type: ignore[attr-defined]
+        tensor.document_states = self  # type: ignore[attr-defined]
         return tensor
 
     @staticmethod
-    def find(stand_in: Tensor | None) -> Source | None:
-        """The source that a tensor stands for; None for any other tensor."""
-        is_one = stand_in is not None and stand_in.dtype == torch.int8
-        return _SOURCES.get(stand_in.data_ptr()) if is_one and stand_in is not None else None
+    def find(placeholder: Tensor | None) -> DocumentStates | None:
+        """The states that a placeholder is for; None for any other tensor."""
+        is_one = placeholder is not None and placeholder.dtype == torch.int8
+        return _BY_ADDRESS.get(placeholder.data_ptr()) if is_one and placeholder is not None else None
 
     def wants_gradient(self) -> bool:
         """Whether the backward under way will ask for the gradient of H."""
@@ -86,8 +88,8 @@ class Source:
 
 
 @dataclass
-class Gradient:
-    """The buffer of dJ/dH [B, L, D]; the node of the anchor holds this, and not the source, which holds the anchor."""
+class GradientBuffer:
+    """dJ/dH [B, L, D]; the anchor's node holds this, and not the `DocumentStates`, which hold the anchor."""
 
     buffer: Tensor | None = None
 
@@ -97,7 +99,7 @@ class Gradient:
         return buffer
 
 
-_SOURCES: WeakValueDictionary[int, Source] = WeakValueDictionary()
+_BY_ADDRESS: WeakValueDictionary[int, DocumentStates] = WeakValueDictionary()
 
 
 def _tiles(document: Document) -> list[Tile]:
@@ -112,10 +114,10 @@ def _leaf(states: Tensor) -> Tensor:
 
 
 class _Anchor(torch.autograd.Function):
-    """The node that H enters: a scalar out, and in backward the gradient that has come together in the source."""
+    """The node that H enters: a scalar out, and in backward the gradient that has come together in the buffer."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, gradient: Gradient) -> Tensor:
+    def forward(ctx: Any, states: Tensor, gradient: GradientBuffer) -> Tensor:
         ctx.gradient = gradient
         return torch.zeros((), device=states.device)
 

@@ -12,20 +12,18 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 
-def check_own(encoder: nn.Module) -> dict[str, nn.Parameter]:
-    """Check, inside the encoder's forward, that its parameters are its own; returns them by name.
+def refuse_fsdp1(encoder: nn.Module) -> None:
+    """Refuse FSDP1, inside the encoder's forward: it leaves views of its flat parameter in the encoder, or nothing.
 
     Raises:
         RuntimeError: FSDP1 manages the encoder; the message says what to do.
     """
-    parameters = dict(encoder.named_parameters())
-    # FSDP1 leaves views of its flat parameter there (use_orig_params=True), or nothing.
-    if not all(isinstance(parameter, nn.Parameter) for parameter in parameters.values()) or not parameters:
+    parameters = list(encoder.parameters())
+    if not parameters or not all(isinstance(parameter, nn.Parameter) for parameter in parameters):
         raise RuntimeError(
             "cached_ds: the encoder's parameters are not its own in its forward: FSDP1 (FullyShardedDataParallel) has "
             "them, which is not supported; use FSDP2: cached_ds.fsdp.shard(model), or fsdp_version: 2 for accelerate"
         )
-    return parameters
 
 
 def check_gathered(encoder: nn.Module) -> None:
@@ -34,8 +32,9 @@ def check_gathered(encoder: nn.Module) -> None:
     Raises:
         RuntimeError: a parameter is still sharded, or FSDP1 manages the encoder; the message says what to do.
     """
+    refuse_fsdp1(encoder)
     what = type(encoder).__name__
-    for name, parameter in check_own(encoder).items():
+    for name, parameter in encoder.named_parameters():
         if isinstance(parameter, DTensor):
             raise RuntimeError(
                 f"cached_ds: parameter {name} is sharded inside the encoder's forward: a part of {what} is an FSDP "

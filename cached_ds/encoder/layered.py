@@ -1,68 +1,166 @@
-"""Folded: the class an encoder gets by `attach` under the layer schedule.
+"""Layered: the classes that an encoder and its layers get by `attach` under the layer schedule.
 
-It cuts as `Windowed` does, but then runs the encoder's own forward once, over the fold of all windows, and its layers
-(layerwise.py) do the replaying. So each of its modules is called once per step, whatever the number of windows: the
-encoder need not be a leaf for ZeRO-3, nor gathered whole.
+Problem. Under the window schedule the whole encoder is gathered (and its sums of gradients exist) at one time. An
+encoder larger than a device needs one layer at a time; but one layer and one window at a time would gather every layer
+once per window, and ranks with different numbers of windows would wait for each other for ever.
+
+Flow: `Layered` cuts as `Windowed` does, but then runs the encoder's own forward once, over the batch of all windows
+(window_batch.py). Each of its layers, `Replayed`, is an autograd node (by_layer.py) that
+  1. forward: runs pass by pass without a graph, and keeps its input [N, w, D] only;
+  2. backward: pass by pass again, with a graph; the gradients of its parameters are summed and returned once, with the
+     gradient of its input, [N, w, D].
+Memory: one [N, w, D] per layer, which may live in host memory or in a file (`offload`), the graph of one pass of one
+layer, and the parameters of one layer. Time: as the window schedule.
+
+Engines: each layer is a leaf for ZeRO-3 and an FSDP2 unit; it is gathered once in forward and once in backward. The
+encoder calls each of its modules once per step, whatever the number of windows, and need not be gathered whole.
+
+T5's first layer also makes the position bias that all layers share: it is a second output of that node and an input of
+the others, and its gradient comes back to the first layer's parameters through its widest pass.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PretrainedConfig
+from transformers.masking_utils import create_bidirectional_mask
 
-from cached_ds.encoder.guards import check_own
-from cached_ds.encoder.layerwise import Layerwise
+from cached_ds.encoder.guards import check_gathered, refuse_fsdp1
+from cached_ds.encoder.state import AttachedState
 from cached_ds.encoder.windowed import Windowed
-from cached_ds.models.class_swap import base_of, swapped_class
-from cached_ds.replay.by_window import Job
-from cached_ds.replay.window_batch import Fold, Unfold, without_draws
+from cached_ds.models.class_swap import Swapped, base_of, swapped_class
+from cached_ds.replay.by_layer import LayerCall, Outputs, replay_layer
+from cached_ds.replay.by_window import ReplayPlan
+from cached_ds.replay.window_batch import Draws, WindowBatch, without_draws
+from cached_ds.windows.passes import EncoderPass
 
+POSITIONAL = ("attention_mask", "position_bias")  # how T5 and BART hand them to a layer
 PLAIN = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}  # whatever the config says
 
 
-class Folded(Windowed):
+class Layered(Windowed):
     """Mixin over a Hugging Face encoder class; see the module's docstring."""
 
     _z3_leaf = False
 
-    def _check(self) -> None:
+    def _check_parameters(self) -> None:
         """Its layers check that they are whole; its other modules are called once, whatever an engine does to them."""
-        check_own(self)
+        refuse_fsdp1(self)
 
-    def _read(self, job: Job[Any], anchor: Tensor) -> Tensor:  # noqa: ARG002
+    def _states(self, plan: ReplayPlan[EncoderPass]) -> Tensor:
         """States [B, L, D]; the layers have anchors of their own."""
-        fold = Fold(job.passes, job.streams, job.buffer, job.kept, self.cached.config.offload != "none")
-        self.cached.fold = fold
+        call, is_offloaded = self._cached_ds.call, self._cached_ds.config.offload != "none"
         try:
-            with without_draws(self) as probabilities:
-                fold.dropout, fold.layerdrop = probabilities if self.training else (0.0, 0.0)
-                states = super(Windowed, self).forward(**self._inputs(fold), **PLAIN).last_hidden_state
+            with without_draws(self) as draws:
+                batch = WindowBatch(plan, draws if self.training else Draws(), is_offloaded)
+                call.window_batch = batch
+                states = super(Windowed, self).forward(**self._inputs(batch), **PLAIN).last_hidden_state
         finally:
-            self.cached.fold = None
+            call.window_batch = None
         if isinstance(self.dropout, nn.Dropout):  # T5 drops after its last layer too
-            states = fold.drop(states)
-        job.streams.settle()
-        return Unfold.apply(states, fold, job.shape)
+            states = batch.drop(states)
+        plan.rng.settle()
+        return batch.scatter(states)
 
-    def _inputs(self, fold: Fold) -> dict[str, Tensor]:
+    def _inputs(self, batch: WindowBatch) -> dict[str, Tensor]:
         """The encoder's inputs [N, w]; masks only where the encoder makes more of them than its layers can."""
-        inputs = {"input_ids": fold.inputs("input_ids", fill=self.config.pad_token_id)}
-        if self.cached.family.encoder_layer.own_mask:
-            inputs |= {name: fold.inputs(name, fill=0) for name in ("attention_mask", "global_attention_mask")}
+        inputs = {"input_ids": batch.inputs("input_ids", fill=self.config.pad_token_id)}
+        if self._cached_ds.family.encoder_layer.own_mask:
+            inputs |= {name: batch.inputs(name, fill=0) for name in ("attention_mask", "global_attention_mask")}
         return inputs
 
 
+class Replayed(Swapped):
+    """Mixin over a Hugging Face encoder layer class; see the module's docstring."""
+
+    _z3_leaf = True
+    _cached_ds: AttachedState
+    encoder_config: PretrainedConfig
+    is_last: bool
+
+    def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Hugging Face's outputs for all windows, states [N, w, D] first."""
+        given = dict(zip(POSITIONAL, args, strict=False)) | kwargs
+        bias = given.pop("position_bias", None)
+        anchor = torch.zeros((), device=self._batch().device, requires_grad=torch.is_grad_enabled())
+        states, made = super().__call__(hidden_states, anchor, bias, **given)
+        results = self._cached_ds.family.encoder_layer.results
+        return states if results is None else (states, bias if made is None else made, None)[:results]
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Never, whatever the model is told: transformers would wrap `forward`, which keeps nothing to be saved."""
+        return False
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, value: bool) -> None:
+        """Remember what the model was told, for the time after `detach`."""
+        vars(self)["gradient_checkpointing"] = value
+
+    def forward(self, hidden_states: Tensor, anchor: Tensor, position_bias: Tensor | None, **given: Any) -> Outputs:
+        """States [N, w, D], replayed pass by pass, and the position bias that this layer makes."""
+        check_gathered(self)
+        batch = self._batch()
+        before = list(batch.rng_states)
+        run = functools.partial(self._run, batch, given, is_first=before[0] is None, training=self.training)
+        call = LayerCall(batch, run, self._trainable, before, self.is_last)
+        return replay_layer(call, hidden_states, position_bias, anchor)
+
+    def _batch(self) -> WindowBatch:
+        batch = self._cached_ds.call.window_batch
+        assert batch is not None, "set by the encoder"
+        return batch
+
+    def _trainable(self) -> list[Tensor]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def _run(
+        self, batch: WindowBatch, given: dict[str, Any], number: int, states: Tensor, bias: Tensor | None,
+        *, is_first: bool, training: bool,
+    ) -> Outputs:  # fmt: skip
+        """One pass through the layer's own forward."""
+        if self.training != training:
+            raise RuntimeError("cached_ds: model.train() or model.eval() was called between forward and backward")
+        style, draws, encoder_pass = self._cached_ds.family.encoder_layer, batch.draws, batch.passes[number]
+        inputs = {name: _part(value, batch.rows[number], states.shape[1]) for name, value in given.items()}
+        if is_first:
+            self._cached_ds.counters.encoder_forwards += 1
+            states = F.dropout(states, draws.dropout, training=training)
+        if draws.layerdrop and torch.rand([]) < draws.layerdrop:
+            return states, None
+        if not style.own_mask:
+            mask = encoder_pass.inputs.get("attention_mask")
+            inputs["attention_mask"] = create_bidirectional_mask(
+                config=self.encoder_config, inputs_embeds=states, attention_mask=mask
+            )
+        if style.position_bias:
+            inputs["position_bias"] = bias
+        outputs = super().forward(states, **inputs)
+        if not style.position_bias:
+            return (outputs if style.results is None else outputs[0]), None
+        return outputs[0], outputs[1] if bias is None else None
+
+
+def _part(value: Any, rows: slice, width: int) -> Any:
+    """A mask [N, w] of a pass; other arguments go to every pass."""
+    return value[rows, :width] if isinstance(value, Tensor) else value
+
+
 def attach_layers(encoder: Any) -> None:
-    """Let the layers of a folded encoder replay, in place."""
-    layers = getattr(encoder, encoder.cached.family.layers)
+    """Let the layers of a layered encoder replay, in place."""
+    layers = getattr(encoder, encoder._cached_ds.family.layers)
     for layer in layers:
-        layer.cached, layer.encoder_config, layer.is_last = encoder.cached, encoder.config, layer is layers[-1]
-        layer.__class__ = swapped_class(Layerwise, layer.__class__)
+        layer._cached_ds, layer.encoder_config, layer.is_last = encoder._cached_ds, encoder.config, layer is layers[-1]
+        layer.__class__ = swapped_class(Replayed, layer.__class__)
 
 
 def detach_layers(encoder: Any) -> None:
     """Undo `attach_layers`; nothing happens where it was not done."""
-    for layer in [module for module in encoder.modules() if isinstance(module, Layerwise)]:
+    for layer in [module for module in encoder.modules() if isinstance(module, Replayed)]:
         layer.__class__ = base_of(layer)
-        del layer.cached, layer.encoder_config, layer.is_last
+        del layer._cached_ds, layer.encoder_config, layer.is_last

@@ -1,41 +1,70 @@
-"""State: what `attach` leaves on a model's encoder and decoder."""
+"""State: what `attach` leaves on a model's encoder, decoder and encoder layers, as their attribute `_cached_ds`.
+
+Four kinds of it, each in a class of its own: settings of the model (config, family), decisions that hold for all
+batches (`Budget`), the model call under way (`ModelCall`), and counters.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from cached_ds.models.families import Family
 from cached_ds.planning.budget import Budget
-from cached_ds.replay.window_batch import Fold
+from cached_ds.replay.window_batch import WindowBatch
 from cached_ds.settings.config import CachedConfig
 
 
 @dataclass
-class WindowState:
-    """One object for encoder and decoder. The counters serve progress bars, tests and benchmarks.
+class ModelCall:
+    """One call of the model (or of the encoder alone); a new one begins with each.
+
+    Attributes:
+        prefix_lengths: [B], as given to the model; the encoder takes them.
+        keep_projections: whether cross-attention is to keep keys and values: the encoder decides, the decoder reads.
+        window_batch: under the layer schedule, while the encoder runs: what its layers replay.
+    """
+
+    prefix_lengths: Tensor | None = None
+    keep_projections: bool = False
+    window_batch: WindowBatch | None = None
+
+    def take_prefix(self) -> Tensor | None:
+        """The prefix lengths, once: another call of the encoder has others."""
+        lengths, self.prefix_lengths = self.prefix_lengths, None
+        return lengths
+
+
+@dataclass
+class Counters:
+    """Since `attach`; they serve progress bars, tests and benchmarks.
+
+    Attributes:
+        tokens_read: source tokens of the documents.
+        windows_read: windows that they were cut into.
+        encoder_forwards: passes through the encoder, first and repeated ones.
+    """
+
+    tokens_read: int = 0
+    windows_read: int = 0
+    encoder_forwards: int = 0
+
+
+@dataclass
+class AttachedState:
+    """Shared by encoder and decoder, and under the layer schedule by the encoder's layers.
 
     Attributes:
         config: how to cut and replay.
-        family: what there is to know of the architecture.
-        decoder_layers: how many there are.
-        budget: what was measured and decided about memory.
-        prefix_lengths: of the model call under way, see attachment.py.
-        compiled_shape: [N, w] of the passes that run compiled; None: not tried yet; empty: it cannot be done.
-        keep_projections: whether cross-attention is to keep keys and values in the call under way.
-        fold: of the forward under way, under the layer schedule.
+        family: the architecture's names and shapes.
+        budget: what was measured and decided, once.
+        call: the model call under way, or the last one.
+        counters: see `Counters`.
     """
 
     config: CachedConfig
     family: Family
-    decoder_layers: int
     budget: Budget
-    prefix_lengths: Tensor | None = None
-    compiled_shape: torch.Size | None = None
-    keep_projections: bool = False
-    fold: Fold | None = None
-    tokens_read: int = 0
-    windows_read: int = 0
-    encoder_forwards: int = 0
+    call: ModelCall = field(default_factory=ModelCall)
+    counters: Counters = field(default_factory=Counters)

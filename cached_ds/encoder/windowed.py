@@ -8,10 +8,10 @@ Call flow:
       -> __call__   keyword arguments in, a ModelOutput out
       -> nn.Module.__call__(ids, mask, prefix, global mask, anchor)   tensors in, one tensor out
       -> forward    hooks of FSDP2 and ZeRO-3 have run: parameters are whole; cut windows, replay them
-      -> encode     one pass of windows through the encoder's own forward
+      -> _encode    one pass of windows through the encoder's own forward
 
-Tensors only in the middle, because DeepSpeed and FSDP2 hang their backward hooks on tensor inputs and outputs, and an
-anchor that requires grad, because ZeRO-3's hook for a leaf module fires only after the gradients of an input.
+Only tensors pass in the middle, because DeepSpeed and FSDP2 hang their backward hooks on tensor inputs and outputs; and
+an anchor that requires grad, because ZeRO-3's hook for a leaf module fires only after the gradients of an input.
 
 Shapes: B documents, L padded source length, N windows of a pass, w window length, K kept states, D width.
 """
@@ -29,14 +29,14 @@ from transformers import PretrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
 from cached_ds.encoder.guards import check_gathered
-from cached_ds.encoder.state import WindowState
+from cached_ds.encoder.state import AttachedState
 from cached_ds.models.class_swap import Swapped
 from cached_ds.models.families import Family
 from cached_ds.planning.compiled import run_compiled
 from cached_ds.planning.tuner import Tuner
-from cached_ds.replay.by_window import Job, replay
+from cached_ds.replay.by_window import ReplayPlan, replay
 from cached_ds.replay.offload import zeros
-from cached_ds.replay.rng import RandomStreams
+from cached_ds.replay.rng import ReplayRng
 from cached_ds.windows.cut import Window
 from cached_ds.windows.passes import Batch, Cutter, EncoderPass
 
@@ -45,7 +45,7 @@ class Windowed(Swapped):
     """Mixin over a Hugging Face encoder class; see the module's docstring."""
 
     _z3_leaf = True  # DeepSpeed ZeRO-3: gather and reduce this module as one, whatever runs inside it
-    cached: WindowState
+    _cached_ds: AttachedState
     config: PretrainedConfig
 
     def __call__(
@@ -57,7 +57,7 @@ class Windowed(Swapped):
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> ModelOutput | tuple[Tensor]:
-        """States of whole documents, [B, L, D] for `input_ids` [B, L]; padded places are zero.
+        """States of whole documents, [B, L, D] for `input_ids` [B, L]; padded positions are zero.
 
         `prefix_lengths` [B]: so many tokens after the document's first special token are repeated in every window.
 
@@ -65,12 +65,13 @@ class Windowed(Swapped):
             ValueError: the inputs cannot be cut into windows (inputs_embeds, holes in the mask, a missing frame, ...).
             RuntimeError: an engine has sharded the encoder's parameters in a way that would lose gradients.
         """
-        ids = _check_inputs(self.cached.family, input_ids, attention_mask, global_attention_mask, kwargs)
-        prefix, self.cached.prefix_lengths = self.cached.prefix_lengths, None
+        family = self._cached_ds.family
+        ids = _check_inputs(family, input_ids, attention_mask, global_attention_mask, kwargs)
+        prefix = self._cached_ds.call.take_prefix()
         prefix = prefix if prefix_lengths is None else prefix_lengths
         anchor = torch.zeros((), device=ids.device, requires_grad=torch.is_grad_enabled())
         states = super().__call__(ids, attention_mask, prefix, global_attention_mask, anchor)
-        return (states,) if return_dict is False else self.cached.family.output(last_hidden_state=states)
+        return (states,) if return_dict is False else family.output(last_hidden_state=states)
 
     def forward(
         self,
@@ -81,57 +82,66 @@ class Windowed(Swapped):
         anchor: Tensor,
     ) -> Tensor:
         """States [B, L, D], replayed; the batch comes to the host once, to be cut."""
-        self._check()
+        self._check_parameters()
+        state, device = self._cached_ds, input_ids.device
         batch = Batch.on_host(input_ids, attention_mask, prefix_lengths, global_attention_mask)
-        cutter = Cutter(self.cached.config, self.cached.family, self.config)
-        encode = functools.partial(self._encode, training=self.training)
-        tuner = Tuner(self.cached, cutter, batch, encode, self)
-        windows = self._count(cutter.windows(batch), batch)
-        passes = cutter.passes(windows, batch, input_ids.device, windows_per_pass=tuner.windows_per_pass())
-        job = Job(
-            encode=encode,
+        cutter = Cutter(state.config, state.family, self.config)
+        windows = cutter.windows(batch)
+        self._count(windows, batch)
+        tuner = Tuner(state.config, state.budget, cutter, batch, self._encoding(), self, self._layers())
+        passes = cutter.passes(windows, batch, device, windows_per_pass=tuner.prepare())
+        num_saved, state.call.keep_projections = tuner.choose_saved(passes, self._trainable())
+        plan = ReplayPlan(
             passes=passes,
-            parameters=self._trainable,
-            streams=RandomStreams(self.cached.config.seed, input_ids.device),
+            rng=ReplayRng(state.config.seed, device),
             shape=tuple(input_ids.shape),
-            kept=tuner.kept(passes, self._trainable()),
-            buffer=functools.partial(zeros, place=self.cached.config.offload, folder=self.cached.config.offload_folder),
+            anchor=anchor,
+            num_saved=num_saved,
+            buffer=functools.partial(zeros, offload=state.config.offload, folder=state.config.offload_folder),
         )
-        return self._read(job, anchor)
+        return self._states(plan)
 
-    def _check(self) -> None:
+    def _states(self, plan: ReplayPlan[EncoderPass]) -> Tensor:
+        """States [B, L, D] of all passes; the one step that differs by schedule."""
+        return replay(self._encoding(), plan, parameters=self._trainable)
+
+    def _check_parameters(self) -> None:
         check_gathered(self)
-
-    def _read(self, job: Job[Any], anchor: Tensor) -> Tensor:
-        """States [B, L, D] of all passes."""
-        return replay(job, anchor)
 
     def _trainable(self) -> list[Tensor]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def _count(self, windows: list[Window], batch: Batch) -> list[Window]:
-        self.cached.windows_read += len(windows)
-        self.cached.tokens_read += sum(document.length for document in batch.documents)
-        return windows
+    def _layers(self) -> list[nn.Module]:
+        return list(getattr(self, self._cached_ds.family.layers))
 
-    def _encode(self, piece: EncoderPass, *, training: bool) -> Tensor:
+    def _count(self, windows: list[Window], batch: Batch) -> None:
+        counters = self._cached_ds.counters
+        counters.windows_read += len(windows)
+        counters.tokens_read += sum(document.length for document in batch.documents)
+
+    def _encoding(self) -> functools.partial[Tensor]:
+        """`_encode` in the mode of now: a recomputed pass must not run in another."""
+        return functools.partial(self._encode, training=self.training)
+
+    def _encode(self, encoder_pass: EncoderPass, *, training: bool) -> Tensor:
         """Kept states [K, D] of one pass, by the encoder's own forward."""
         if self.training != training:
             raise RuntimeError("cached_ds: model.train() or model.eval() was called between forward and backward")
-        self.cached.encoder_forwards += 1
+        self._cached_ds.counters.encoder_forwards += 1
         embeddings: Any = self.get_input_embeddings
-        with _sparse_gradient(embeddings()), self._compiled(piece):
+        with _sparse_gradient(embeddings()), self._compiled(encoder_pass):
             output = super().forward(
-                **piece.inputs, output_attentions=False, output_hidden_states=False, return_dict=True
+                **encoder_pass.inputs, output_attentions=False, output_hidden_states=False, return_dict=True
             )
-        return output.last_hidden_state.flatten(0, 1)[piece.slots]
+        return output.last_hidden_state.flatten(0, 1)[encoder_pass.slots]
 
-    def _compiled(self, piece: EncoderPass) -> AbstractContextManager[object]:
+    def _compiled(self, encoder_pass: EncoderPass) -> AbstractContextManager[object]:
         """Layers run compiled for passes of the one shape that they were compiled for."""
-        if not self.cached.compiled_shape:
+        shape = self._cached_ds.budget.compiled_shape
+        if not shape:
             return nullcontext()
-        fits = piece.inputs["input_ids"].shape == self.cached.compiled_shape
-        return run_compiled(fits and "attention_mask" not in piece.inputs)
+        fits = encoder_pass.inputs["input_ids"].shape == shape
+        return run_compiled(fits and "attention_mask" not in encoder_pass.inputs)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from torch import Tensor
 from cached_ds.settings.config import CachedConfig
 
 SHARE = 0.8  # of measured free memory: allocators do not use the last of it
-GAIN = 0.985  # twice as many windows per pass must be at least this much faster
+MIN_GAIN = 0.985  # twice as many windows per pass must be at least this much faster
 TRIALS = 3  # of each number, in turn: what disturbs a machine only ever makes it slower, so the best one counts
 MAX_WINDOWS = 64
 logger = logging.getLogger(__name__)
@@ -37,28 +37,28 @@ def free_bytes(device: torch.device) -> int:
 def graph_bytes(run: Callable[[], Tensor], parameters: Sequence[Tensor]) -> int:
     """Bytes that the graph of `run()` keeps, parameters apart."""
     known = {parameter.untyped_storage().data_ptr() for parameter in parameters}
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         graph = run()  # alive, so that no address is used twice
     assert graph is not None
-    return sum(kept.values())
+    return sum(saved.values())
 
 
-def fastest(run: Callable[[int], object], *, limit: int, device: torch.device) -> int:
+def fastest_windows_per_pass(run: Callable[[int], object], *, limit: int, device: torch.device) -> int:
     """The smallest number of windows per pass, up to `limit`, that twice as many do not beat."""
     run(1)  # the first run of a kernel is not like the others
     best = 1
     while best * 2 <= limit:
         pairs = [[seconds_per_window(run, count, device) for count in (best, best * 2)] for _ in range(TRIALS)]
         once, doubled = (min(times) for times in zip(*pairs, strict=True))
-        if doubled > GAIN * once:
+        if doubled > MIN_GAIN * once:
             break
         best *= 2
     return best
@@ -77,34 +77,39 @@ def seconds_per_window(run: Callable[[int], object], count: int, device: torch.d
 
 @dataclass
 class Budget:
-    """What one encoder has measured and decided; `attach` makes one.
+    """What one encoder has measured and decided for all batches; `attach` makes one.
 
     Attributes:
+        config: what is left to the machine, and how much memory that may take.
+        decoder_layers: how many would keep keys and values.
         window_bytes: what the graph of one full window keeps; 0 before it was measured.
         windows_per_pass: the decision; 0 before.
+        compiled_shape: [N, w] of the passes that run compiled; None: not tried yet; empty: it cannot be done.
         rehearsed: whether a training forward is over: from the second on, gradients and optimizer states exist, and
             what is free then is free.
     """
 
     config: CachedConfig
+    decoder_layers: int
     window_bytes: int = 0
     windows_per_pass: int = 0
+    compiled_shape: torch.Size | None = None
     rehearsed: bool = False
-    told: bool = False  # the choice is logged once
+    logged: bool = False  # the choice is logged once
 
     def choose_windows(self, run: Callable[[int], object], *, device: torch.device) -> int:
         """Windows per pass, timed once: `run(n)` reads n windows in one pass. Needs `window_bytes`."""
         if not self.windows_per_pass:
             room = self.config.memory_bytes or free_bytes(device) // 4
             limit = max(1, min(MAX_WINDOWS, room // self.window_bytes))
-            self.windows_per_pass = fastest(run, limit=limit, device=device)
+            self.windows_per_pass = fastest_windows_per_pass(run, limit=limit, device=device)
             logger.info("windows_per_pass=auto: %d (at most %d fit)", self.windows_per_pass, limit)
         return self.windows_per_pass
 
-    def choose_kept(
+    def choose_saved(
         self, sizes: Sequence[float], *, reserve: int, projections: int, device: torch.device
     ) -> tuple[int, bool]:
-        """How many passes keep their graph, and whether cross-attention keeps keys and values.
+        """How many passes save their graph, and whether cross-attention keeps keys and values.
 
         Args:
             sizes: full windows in each pass, as many as its tokens make up.
@@ -115,14 +120,14 @@ class Budget:
         room = self.config.memory_bytes
         if room is None:
             room = int(SHARE * free_bytes(device)) - reserve if self.rehearsed else 0
-        kept = 0
+        num_saved = 0
         for size in sizes:
             need = int(size * self.window_bytes)
             if room < need:
                 break
-            room, kept = room - need, kept + 1
-        if self.rehearsed and not self.told:
-            self.told = True
-            logger.info("recompute=auto: the graphs of %d of %d passes fit", kept, len(sizes))
+            room, num_saved = room - need, num_saved + 1
+        if self.rehearsed and not self.logged:
+            self.logged = True
+            logger.info("recompute=auto: the graphs of %d of %d passes fit", num_saved, len(sizes))
         self.rehearsed = True
-        return kept, kept == len(sizes) and room >= projections
+        return num_saved, num_saved == len(sizes) and room >= projections

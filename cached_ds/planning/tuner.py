@@ -1,8 +1,8 @@
-"""Tuning: what an encoder decides before it reads a batch, where its config leaves that to the machine.
+"""Tuner: what an encoder decides before it reads a batch, where its config leaves that to the machine.
 
-How many windows go through together, how many passes keep their graph, whether the layers can be compiled. What needs
-a measurement takes it once, in the first forward, with full windows of the batch's own tokens and a random stream that
-is put back: results are those of a run without it.
+How many windows go through together, how many passes keep their graph, whether the layers can be compiled. Each
+measurement is made once, in the first forward, with full windows of the batch's own tokens and a random stream that is
+put back: results are those of a run without it.
 """
 
 from __future__ import annotations
@@ -13,89 +13,99 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cached_ds.encoder.state import WindowState
-from cached_ds.planning.budget import graph_bytes
+from cached_ds.planning.budget import Budget, graph_bytes
 from cached_ds.planning.compiled import try_compile
-from cached_ds.replay.rng import RandomStreams
+from cached_ds.replay.rng import ReplayRng
 from cached_ds.replay.sums import add_, zero_sums
+from cached_ds.settings.config import CachedConfig
 from cached_ds.windows.passes import Batch, Cutter, EncoderPass
 
 
 @dataclass(frozen=True)
 class Tuner:
-    """The decisions for one batch; `encode` is the encoder, `encoder` its module."""
+    """The decisions for one batch.
 
-    state: WindowState
+    Attributes:
+        config: whether something is left to the machine.
+        budget: decisions that are made once; written here.
+        cutter: makes passes to measure with.
+        batch: whose tokens they hold.
+        encode: runs a pass.
+        encoder: the module that it runs through.
+        layers: of that module, to be compiled.
+    """
+
+    config: CachedConfig
+    budget: Budget
     cutter: Cutter
     batch: Batch
     encode: Callable[[EncoderPass], Tensor]
     encoder: nn.Module
+    layers: Sequence[nn.Module]
 
     @property
     def device(self) -> torch.device:
         """Where the encoder reads."""
         return next(self.encoder.parameters()).device
 
-    def windows_per_pass(self) -> int:
-        """As configured, or the fastest; then the layers are compiled for it, if that is asked for."""
-        config = self.state.config
-        with RandomStreams(0, self.device).stream(0):
-            if "auto" in (config.windows_per_pass, config.recompute):
+    def prepare(self) -> int:
+        """Measure, time and compile, in the first forward; returns the number of windows per pass."""
+        with ReplayRng(0, self.device).fork(0):
+            if "auto" in (self.config.windows_per_pass, self.config.recompute):
                 self._measure_window()
-            count = self._fastest() if config.windows_per_pass == "auto" else int(config.windows_per_pass)
-            if config.compile and self.state.compiled_shape is None:
-                self._compile(self._trial(count))
+            count = self._windows_per_pass()
+            if self.config.compile and self.budget.compiled_shape is None:
+                self._compile(self._sample(count))
         return count
 
-    def kept(self, passes: Sequence[EncoderPass], parameters: Sequence[Tensor]) -> int:
-        """How many passes keep their graph; notes as well whether keys and values are kept."""
-        config, least = self.state.config, self._least_kept(parameters)
-        self.state.keep_projections = False
-        if config.recompute != "auto":
-            return least if config.recompute == "all" else int(config.recompute)
+    def choose_saved(self, passes: Sequence[EncoderPass], parameters: Sequence[Tensor]) -> tuple[int, bool]:
+        """How many passes save their graph for backward, and whether cross-attention keeps keys and values."""
+        least = self._least_saved(parameters)
+        if self.config.recompute != "auto":
+            return least if self.config.recompute == "all" else int(self.config.recompute), False
         if not torch.is_grad_enabled() or not parameters:
-            return 0
+            return 0, False
         of_states = self.batch.input_ids.numel() * self.cutter.model_config.hidden_size * parameters[0].itemsize
-        kept, self.state.keep_projections = self.state.budget.choose_kept(
-            [piece.inputs["input_ids"].numel() / config.window for piece in passes],
+        num_saved, keep_projections = self.budget.choose_saved(
+            [encoder_pass.inputs["input_ids"].numel() / self.config.window for encoder_pass in passes],
             reserve=2 * of_states + 4 * sum(parameter.nbytes for parameter in parameters),
-            projections=2 * of_states * self.state.decoder_layers,
+            projections=2 * of_states * self.budget.decoder_layers,
             device=self.device,
         )
-        return max(least, kept)
+        return max(least, num_saved), keep_projections
 
-    def _least_kept(self, parameters: Sequence[Tensor]) -> int:
+    def _windows_per_pass(self) -> int:
+        if self.config.windows_per_pass != "auto":
+            return int(self.config.windows_per_pass)
+        return self.budget.choose_windows(lambda count: self._read(self._sample(count)), device=self.device)
+
+    def _least_saved(self, parameters: Sequence[Tensor]) -> int:
         """One pass, since backward begins with it and has room for one graph anyway.
 
         None where that graph would hold more than itself: under the layer schedule the layers that are not at work,
         under ZeRO-3 the gathered weights between forward and backward.
         """
         is_partitioned = any(hasattr(parameter, "ds_id") for parameter in parameters)
-        return int(self.state.config.schedule == "window" and not is_partitioned)
+        return int(self.config.schedule == "window" and not is_partitioned)
 
-    def _trial(self, count: int) -> EncoderPass:
-        return self.cutter.trial(count, self.batch, self.device)
+    def _sample(self, count: int) -> EncoderPass:
+        return self.cutter.sample_pass(count, self.batch, self.device)
 
     def _measure_window(self) -> None:
-        budget, trial = self.state.budget, self._trial(1)
-        if not budget.window_bytes:
-            budget.window_bytes = graph_bytes(lambda: self.encode(trial), list(self.encoder.parameters()))
+        sample = self._sample(1)
+        if not self.budget.window_bytes:
+            self.budget.window_bytes = graph_bytes(lambda: self.encode(sample), list(self.encoder.parameters()))
 
-    def _fastest(self) -> int:
-        return self.state.budget.choose_windows(lambda count: self._read(self._trial(count)), device=self.device)
-
-    def _read(self, trial: EncoderPass) -> None:
+    def _read(self, sample: EncoderPass) -> None:
         """Read a pass; where the encoder learns, go back through it too, which costs something for every pass."""
-        states = self.encode(trial)
+        states = self.encode(sample)
         if states.requires_grad:
             parameters = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
-            add_(
-                zero_sums(parameters),
-                torch.autograd.grad(states, parameters, torch.ones_like(states), allow_unused=True),
-            )
+            found = torch.autograd.grad(states, parameters, torch.ones_like(states), allow_unused=True)
+            add_(zero_sums(parameters), found)
 
-    def _compile(self, trial: EncoderPass) -> None:
-        self.state.compiled_shape = trial.inputs["input_ids"].shape
-        layers = list(getattr(self.encoder, self.state.family.layers))
-        if not try_compile(layers, lambda: self.encode(trial)):
-            self.state.compiled_shape = torch.Size()
+    def _compile(self, sample: EncoderPass) -> None:
+        # While it is tried, the layers run compiled for this shape.
+        self.budget.compiled_shape = sample.inputs["input_ids"].shape
+        if not try_compile(self.layers, lambda: self.encode(sample)):
+            self.budget.compiled_shape = torch.Size()

@@ -1,8 +1,8 @@
-"""Replay: run a function over many passes in the memory of one, with exact gradients returned once.
+"""Replay by window: run a function over many passes in the memory of one, and return exact gradients once.
 
 Problem. The hidden states H of a long document come from many passes of the same encoder. Keeping every pass's graph
-needs memory for the whole document; calling backward on one pass after another makes every engine reduce gradients once
-per pass, hangs ranks with different numbers of passes, and fights loss scaling, accumulation and tied weights.
+needs memory for the whole document. Calling backward on one pass after another makes every engine reduce gradients once
+per pass, hangs ranks with different numbers of passes, and breaks loss scaling, accumulation and tied weights.
 
 Flow (CachED, arXiv 2501.01805 section 3, inside one autograd node):
   1. forward: each pass runs under no_grad with its own random stream; its states go into their rows of H.
@@ -12,17 +12,13 @@ Flow (CachED, arXiv 2501.01805 section 3, inside one autograd node):
      added to sums (float32 where parameters are narrower).
   4. the sums are *returned* as the gradients of the node's inputs, the parameters.
 
-Memory: H, G, one copy of the encoder's gradients, the graph of one pass. Time: one more forward of the passes; passes
-whose graph is kept (`kept`) are not run again.
+Memory: H, G, one copy of the encoder's gradients, the graph of one pass. Time: one more forward of each pass whose
+graph was not saved.
 
-Engines. The node has the parameters as inputs, so each AccumulateGrad hook fires exactly once per backward:
-  plain: sums land in `.grad`, tied weights add up with their other uses.
-  DDP: one bucketed reduction per step, whatever the number of passes; no `no_sync` is needed.
-  FSDP2, ZeRO-3: parameters are gathered before the node's forward and before its backward, once each. The tensors may
-  be swapped in between, which is why `parameters` is a function that is called in both places.
-  ZeRO-1, 2: the reduction hooks fire once per parameter ("gradient computed twice" cannot happen).
-A parameter that no pass used gets zeros, not None: which parameters take part must not depend on a rank's documents.
-The scalar `anchor` always gets a gradient: backward hooks on the module (ZeRO-3's, FSDP2's) need an input that has one.
+Engines (docs/design.md, "The engines' contract"). The parameters are inputs of the node, so each AccumulateGrad hook
+fires once per backward. `parameters` is a function because FSDP2 and ZeRO-3 swap the tensors between forward and
+backward. A parameter that no pass used gets zeros, not None: which parameters take part must not depend on a rank's
+documents.
 """
 
 from __future__ import annotations
@@ -37,11 +33,11 @@ from torch import Tensor
 
 from cached_ds.replay.autocast import Autocast
 from cached_ds.replay.offload import Conveyor, zeros
-from cached_ds.replay.rng import RandomStreams
+from cached_ds.replay.rng import ReplayRng
 from cached_ds.replay.sums import add_, refuse_create_graph, refuse_tensor_hooks, retains_graph, zero_sums
 
 
-class Piece(Protocol):
+class Replayable(Protocol):
     """What replay needs to know of a pass."""
 
     @property
@@ -53,56 +49,75 @@ class Piece(Protocol):
         """Rows of H that its states [K, D] fill, in their order."""
 
 
-P = TypeVar("P", bound=Piece)
+P = TypeVar("P", bound=Replayable)
 
 
 @dataclass(frozen=True)
-class Job(Generic[P]):
-    """One replayed forward: `encode(piece)` gives states [K, D], which fill `piece.spans` of H [*shape, D].
+class ReplayPlan(Generic[P]):
+    """What one forward replays, whatever the schedule.
 
-    `buffer(shape, dtype=, device=)` makes H, zeros; the graphs of the first `kept` passes are kept.
+    Attributes:
+        passes: in the order in which they run.
+        rng: their random streams.
+        shape: of H [*shape, D], flattened to the rows that the passes fill.
+        anchor: scalar that requires grad; it gets a gradient whatever happens, see docs/design.md.
+        num_saved: so many passes, the first ones, keep their graph.
+        buffer: makes H, zeros: `buffer(shape, dtype=, device=)`.
     """
 
-    encode: Callable[[P], Tensor]
     passes: Sequence[P]
-    parameters: Callable[[], list[Tensor]]
-    streams: RandomStreams
+    rng: ReplayRng
     shape: tuple[int, ...]
-    kept: int = 0
+    anchor: Tensor
+    num_saved: int = 0
     buffer: Callable[..., Tensor] = zeros
 
-    def run(self, piece: P) -> Tensor:
+
+@dataclass(frozen=True)
+class _Replayed(Generic[P]):
+    """A plan with the function that it is for."""
+
+    plan: ReplayPlan[P]
+    encode: Callable[[P], Tensor]
+    parameters: Callable[[], list[Tensor]]
+
+    def run(self, encoder_pass: P) -> Tensor:
         """The states [K, D] of one pass, drawn from its own random stream."""
-        with self.streams.stream(piece.index):
-            return self.encode(piece)
+        with self.plan.rng.fork(encoder_pass.index):
+            return self.encode(encoder_pass)
 
 
-def replay(job: Job[Any], anchor: Tensor) -> Tensor:
+def replay(encode: Callable[[P], Tensor], plan: ReplayPlan[P], *, parameters: Callable[[], list[Tensor]]) -> Tensor:
     """Hidden states H [*shape, D] of all passes; rows that no pass fills are zero.
 
-    Gradients flow to the tensors that `job.parameters()` returns (those that require one) and to `anchor`.
+    Gradients flow to the tensors that `parameters()` returns and to the plan's anchor.
+
+    Args:
+        encode: the states [K, D] of one pass, which fill its `spans` of H.
+        plan: the passes, and how they run.
+        parameters: the trainable tensors that `encode` uses; asked in forward and again in backward.
 
     Raises:
         RuntimeError: a parameter has tensor hooks, which would run once per pass; or, in backward, `create_graph=True`,
             a graph already freed, or parameters changed since the forward.
     """
-    parameters = job.parameters()
-    if torch.is_grad_enabled() and parameters:
-        refuse_tensor_hooks(parameters)
-        states = _Replay.apply(job, anchor, *parameters)
+    replayed, tensors = _Replayed(plan, encode, parameters), parameters()
+    if torch.is_grad_enabled() and tensors:
+        refuse_tensor_hooks(tensors)
+        states = _Replay.apply(replayed, plan.anchor, *tensors)
     else:
         with torch.no_grad():
-            states = _run_forward(job, kept=0)[0]
-    job.streams.settle()
+            states = _run_forward(replayed, num_saved=0)[0]
+    plan.rng.settle()
     return states
 
 
 class _Replay(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, job: Job[Any], anchor: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.job, ctx.autocast = job, Autocast.current(anchor.device)
+    def forward(ctx: Any, replayed: _Replayed[Any], anchor: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.replayed, ctx.autocast = replayed, Autocast.current(anchor.device)
         ctx.save_for_backward(anchor, *parameters)
-        states, ctx.graphs = _run_forward(job, kept=job.kept)
+        states, ctx.graphs = _run_forward(replayed, num_saved=replayed.plan.num_saved)
         return states
 
     @staticmethod
@@ -110,49 +125,51 @@ class _Replay(torch.autograd.Function):
         refuse_create_graph("replay")
         anchor = ctx.saved_tensors[0]  # raises torch's own errors: graph already freed, parameters changed in place
         with ctx.autocast.again():
-            sums = _run_backward(ctx.job, ctx.graphs, gradients[0], anchor.device)
+            sums = _run_backward(ctx.replayed, ctx.graphs, gradients[0], anchor.device)
         if not retains_graph():
             ctx.graphs = []
         return None, torch.zeros_like(anchor), *sums
 
 
-def _run_forward(job: Job[Any], *, kept: int) -> tuple[Tensor, list[Tensor]]:
-    """Fill H; also return the states of the first `kept` passes with their graphs."""
-    graphs: list[Tensor] = []
+def _run_forward(replayed: _Replayed[Any], *, num_saved: int) -> tuple[Tensor, list[Tensor]]:
+    """Fill H; also return the states of the first `num_saved` passes with their graphs."""
+    plan, graphs = replayed.plan, list[Tensor]()
     result: Tensor | None = None
-    for number, piece in enumerate(job.passes):
-        with torch.set_grad_enabled(number < kept):
-            states = job.run(piece)
-        if number < kept:
+    for number, encoder_pass in enumerate(plan.passes):
+        with torch.set_grad_enabled(number < num_saved):
+            states = replayed.run(encoder_pass)
+        if number < num_saved:
             graphs.append(states)
         if result is None:
             conveyor = Conveyor(states.device)
-            result = job.buffer((*job.shape, states.shape[-1]), dtype=states.dtype, device=states.device)
-        for span, part in zip(piece.spans, states.detach().split(_sizes(piece)), strict=True):
+            result = plan.buffer((*plan.shape, states.shape[-1]), dtype=states.dtype, device=states.device)
+        for span, part in zip(encoder_pass.spans, states.detach().split(_sizes(encoder_pass)), strict=True):
             conveyor.store(part, result.flatten(0, -2), span)
     assert result is not None, "a batch has at least one pass"
     conveyor.finish()
     return result, graphs
 
 
-def _run_backward(job: Job[Any], graphs: list[Tensor], gradient: Tensor, device: torch.device) -> list[Tensor]:
-    """Sum the parameters' gradients over all passes; only kept graphs can be asked for again (retain_graph)."""
-    parameters, gradient = job.parameters(), gradient.flatten(0, -2)
+def _run_backward(
+    replayed: _Replayed[Any], graphs: list[Tensor], gradient: Tensor, device: torch.device
+) -> list[Tensor]:
+    """Sum the parameters' gradients over all passes; only saved graphs can be asked for again (retain_graph)."""
+    passes, parameters, gradient = replayed.plan.passes, replayed.parameters(), gradient.flatten(0, -2)
     sums, retain = zero_sums(parameters), retains_graph()
-    parts = Conveyor(device).load(gradient, [span for piece in job.passes for span in piece.spans])
-    for number, piece in enumerate(job.passes):
-        is_kept = number < len(graphs)
+    parts = Conveyor(device).load(gradient, [span for encoder_pass in passes for span in encoder_pass.spans])
+    for number, encoder_pass in enumerate(passes):
+        is_saved = number < len(graphs)
         with torch.enable_grad():
-            states = graphs[number] if is_kept else job.run(piece)
-        wanted = _join(list(itertools.islice(parts, len(piece.spans))))
-        found = torch.autograd.grad(states, parameters, wanted, retain_graph=retain and is_kept, allow_unused=True)
+            states = graphs[number] if is_saved else replayed.run(encoder_pass)
+        wanted = _concatenate(list(itertools.islice(parts, len(encoder_pass.spans))))
+        found = torch.autograd.grad(states, parameters, wanted, retain_graph=retain and is_saved, allow_unused=True)
         add_(sums, found)
     return sums
 
 
-def _sizes(piece: Piece) -> list[int]:
-    return [span.stop - span.start for span in piece.spans]
+def _sizes(encoder_pass: Replayable) -> list[int]:
+    return [span.stop - span.start for span in encoder_pass.spans]
 
 
-def _join(parts: list[Tensor]) -> Tensor:
+def _concatenate(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -2,13 +2,13 @@
 
 Problem. H and its gradient grow with the document, and are only ever needed one slice at a time.
 
-Places of a buffer:
+Where a buffer may live (`CachedConfig.offload`):
   "none"  on the device itself; slices are views, nothing moves.
   "cpu"   in host memory, pinned where there is a device to copy to.
   "disk"  in a memory-mapped file that has no name any more, so that nothing is left behind, whatever ends the process;
           pages are given back as soon as a slice was used, so resident memory does not grow with the document.
 
-A `Conveyor` moves the slices. On a GPU it copies on a side stream, the next slice while the current one is computed
+A `Conveyor` moves the slices. On a GPU it copies on a copy stream, the next slice while the current one is computed
 with; all conveyors of a device share that stream, so copies happen in the order in which they were asked for. The host
 never waits. Where buffer and device are the same memory (the CPU), the same calls give views.
 """
@@ -29,23 +29,23 @@ from torch import Tensor
 
 
 def zeros(
-    shape: Sequence[int], *, dtype: torch.dtype, device: torch.device, place: str = "none", folder: str | None = None
+    shape: Sequence[int], *, dtype: torch.dtype, device: torch.device, offload: str = "none", folder: str | None = None
 ) -> Tensor:
-    """A buffer of zeros of this shape in its place; `folder` is where "disk" keeps its file (None: the system's).
+    """A buffer of zeros, where `offload` says; `folder` is where "disk" keeps its file (None: the system's).
 
     Raises:
         OSError: the folder does not exist, or its disk has not enough room.
     """
-    if place == "none":
+    if offload == "none":
         return torch.zeros(shape, dtype=dtype, device=device)
-    if place == "cpu":
+    if offload == "cpu":
         return torch.zeros(shape, dtype=dtype, pin_memory=device.type != "cpu")
-    assert place == "disk", place
+    assert offload == "disk", offload
     return _mapped_zeros(shape, dtype, folder)
 
 
 def zeros_like(buffer: Tensor) -> Tensor:
-    """A second buffer of zeros of the same shape, in the same place."""
+    """A second buffer of zeros of the same shape, at the same location."""
     filename = buffer.untyped_storage().filename if buffer.device.type == "cpu" else None
     if filename is not None:
         return _mapped_zeros(buffer.shape, buffer.dtype, str(Path(filename).parent.parent))
@@ -66,7 +66,7 @@ class Conveyor:
     """Moves slices between buffers [R, ...] and one device; see the module's docstring."""
 
     def __init__(self, device: torch.device) -> None:
-        """Take the device's side stream, where it has streams."""
+        """Take the device's copy stream, where it has streams."""
         self.device = device
         self.module: Any = None if device.type == "cpu" else torch.get_device_module(device)
 
@@ -110,14 +110,14 @@ class Conveyor:
     def finish(self) -> None:
         """Let the device's current stream wait for all that is on its way."""
         if self.module is not None:
-            self.module.current_stream(self.device).wait_stream(_side_stream(self.device))
+            self.module.current_stream(self.device).wait_stream(_copy_stream(self.device))
 
     def _is_here(self, buffer: Tensor) -> bool:
         return buffer.device == self.device
 
     def _follow(self) -> Any:
-        """The side stream, once it has seen all that the device was told so far."""
-        stream = _side_stream(self.device)
+        """The copy stream, once it has seen all that the device was told so far."""
+        stream = _copy_stream(self.device)
         stream.wait_stream(self.module.current_stream(self.device))
         return stream
 
@@ -131,7 +131,7 @@ class Conveyor:
 
 
 @functools.cache
-def _side_stream(device: torch.device) -> Any:
+def _copy_stream(device: torch.device) -> Any:
     return torch.get_device_module(device).Stream(device)
 
 

@@ -1,12 +1,14 @@
-"""Random streams: each pass draws its dropout from a stream of its own, which can be run again.
+"""Random numbers that can be drawn again: every pass (or tile) has a stream of its own.
 
-A forward takes one seed S; the pass whose first window has number i runs with the generators of the CPU and of its
-device seeded with S + i, and the generators are put back afterwards. So a recomputed pass drops the same units as the
-first one, whatever ran between; and the caller's own random numbers do not depend on the number of windows.
+A forward takes one seed S. The pass whose first window has number i runs with the generators of the CPU and of its
+device seeded with S + i; afterwards the caller's generators are put back. A recomputed pass therefore drops the same
+units as the first time, whatever ran in between, and the caller's own random numbers do not depend on the number of
+windows.
 
-The seed is drawn from torch's CPU generator. If no pass drew a random number (no dropout, or evaluation), the
-generator is put back as if nothing had happened; otherwise a forward costs the caller exactly one draw.
-Source: design 2.1; GradCache stores generator states per chunk instead, which grows with the document.
+The seed is drawn from torch's CPU generator. If no pass drew a random number (no dropout, or evaluation), the generator
+is put back as if nothing had happened; otherwise a forward costs the caller exactly one draw.
+
+GradCache stores generator states for each chunk instead, which grows with the document.
 """
 
 from __future__ import annotations
@@ -17,33 +19,39 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-SEED_LIMIT = 2**62
+SEED_BOUND = 2**62  # of a drawn S: S + i must stay below 2**63, which is all that a generator takes
 
 
-class RandomStreams:
-    """The random streams of one forward; `with streams.stream(i):` runs the i-th, as often as it is asked for."""
+class ReplayRng:
+    """The random streams of one forward; `with rng.fork(i):` runs a block with the i-th, as often as needed."""
 
     def __init__(self, seed: int | None, device: torch.device) -> None:
         """Take the seed, or draw one from torch's CPU generator."""
         self.device = device
         self.used = False
         self._before = torch.get_rng_state()
-        self.seed = int(torch.randint(SEED_LIMIT, ())) if seed is None else seed
+        self.seed = int(torch.randint(SEED_BOUND, ())) if seed is None else seed
 
     @contextmanager
-    def stream(self, index: int, mark: Tensor | None = None) -> Iterator[None]:
-        """Run the block with the generators of stream `index`, from its start or a mark; put the caller's back."""
+    def fork(self, index: int, state: Tensor | None = None) -> Iterator[None]:
+        """Run the block with the generators of stream `index`, from its start or a `state`; put the caller's back."""
         with torch.random.fork_rng(devices=self._devices(), device_type=self._device_type()):
-            if mark is None:
+            if state is None:
                 self._seed_generators(self.seed + index)
             else:
-                self._set(mark)
-            start = self.mark()
+                self._set_state(state)
+            start = self.state()
             yield
-            self.used = self.used or not torch.equal(start, self.mark())
+            self.used = self.used or not torch.equal(start, self.state())
+
+    def state(self) -> Tensor:
+        """State of the generators now, on the host; reading a CUDA generator does not wait for the device."""
+        states = [torch.get_rng_state()]
+        states += [torch.get_device_module(device).get_rng_state(device) for device in self._devices()]
+        return torch.cat(states)
 
     def settle(self) -> None:
-        """After the forward: take the draw of the seed back if no pass used its stream."""
+        """Call it after the forward: takes the draw of the seed back if no pass used its stream."""
         if not self.used:
             torch.set_rng_state(self._before)
 
@@ -60,14 +68,8 @@ class RandomStreams:
             with module.device(device):
                 module.manual_seed(seed)
 
-    def _set(self, mark: Tensor) -> None:
+    def _set_state(self, state: Tensor) -> None:
         size = len(torch.get_rng_state())
-        torch.set_rng_state(mark[:size])
+        torch.set_rng_state(state[:size])
         for device in self._devices():
-            torch.get_device_module(device).set_rng_state(mark[size:], device)
-
-    def mark(self) -> Tensor:
-        """Where the stream in force stands, on the host; reading a CUDA generator does not wait for the device."""
-        states = [torch.get_rng_state()]
-        states += [torch.get_device_module(device).get_rng_state(device) for device in self._devices()]
-        return torch.cat(states)
+            torch.get_device_module(device).set_rng_state(state[size:], device)

@@ -1,8 +1,8 @@
-"""Folding: all windows of a batch as one, so that an encoder's own forward runs once, whatever their number.
+"""The window batch: all windows of a batch as one padded batch, so that an encoder's own forward runs once.
 
 For `schedule="layer"`. The windows, longest first, are the rows of one padded batch [N, w]; a pass is a slice of the
-rows, trimmed to its own width. Each encoder layer replays over the passes (layerwise.py); what stands before and after
-the layers (embeddings, norms) runs over the whole fold.
+rows, trimmed to its own width. Each encoder layer replays over the passes (by_layer.py); the modules before and after
+the layers (embeddings, norms) run over all windows at once.
 
 Random numbers are those of the window schedule: the stream of a pass is paused after each layer and continued in the
 next. What the encoder drops before its first layer (and T5 after its last) is drawn from the pass's stream as well; so
@@ -23,42 +23,63 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cached_ds.replay.by_window import ReplayPlan
 from cached_ds.replay.offload import Conveyor
-from cached_ds.replay.rng import RandomStreams
+from cached_ds.replay.rng import ReplayRng
 from cached_ds.windows.passes import EncoderPass
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Probabilities of what an encoder draws around its layers.
+
+    Attributes:
+        dropout: of its embeddings (T5: of its states as well).
+        layerdrop: that a pass skips a layer.
+    """
+
+    dropout: float = 0.0
+    layerdrop: float = 0.0
+
+
 @dataclass
-class Fold:
+class WindowBatch:
     """The passes of one forward, as the layers see them.
 
     Attributes:
-        passes: as the window schedule would run them.
-        streams: the random streams of this forward.
-        buffer: makes the buffers between layers: `buffer(shape, dtype=, device=)`.
-        kept: passes that keep their graph in every layer.
-        is_offloaded: whether these buffers are somewhere else than the encoder's own tensors.
-        dropout: what the encoder drops of its embeddings (T5 of its states as well); the fold does it, pass by pass.
-        layerdrop: how often a pass skips a layer.
-        rows: the rows of the fold that each pass is.
-        marks: where each pass's stream stands; None before its first layer.
+        plan: the passes as the window schedule would run them; its buffers are those between layers.
+        draws: what is drawn around the layers, pass by pass, instead of by the encoder.
+        is_offloaded: whether the plan's buffers are somewhere else than the encoder's own tensors.
+        rows: the rows of the window batch that each pass is.
+        rng_states: where each pass's stream stands; None before its first layer.
     """
 
-    passes: Sequence[EncoderPass]
-    streams: RandomStreams
-    buffer: Callable[..., Tensor]
-    kept: int
+    plan: ReplayPlan[EncoderPass]
+    draws: Draws
     is_offloaded: bool
-    dropout: float = 0.0
-    layerdrop: float = 0.0
     rows: list[slice] = field(init=False)
-    marks: list[Tensor | None] = field(init=False)
+    rng_states: list[Tensor | None] = field(init=False)
 
     def __post_init__(self) -> None:
         """One pass below the other; no stream has begun."""
-        stops = list(itertools.accumulate(len(piece.inputs["input_ids"]) for piece in self.passes))
+        stops = list(itertools.accumulate(encoder_pass.num_windows for encoder_pass in self.passes))
         self.rows = [slice(begin, stop) for begin, stop in itertools.pairwise([0, *stops])]
-        self.marks = [None] * len(self.passes)
+        self.rng_states = [None] * len(self.passes)
+
+    @property
+    def passes(self) -> Sequence[EncoderPass]:
+        """The plan's passes."""
+        return self.plan.passes
+
+    @property
+    def rng(self) -> ReplayRng:
+        """The plan's random streams."""
+        return self.plan.rng
+
+    @property
+    def buffer(self) -> Callable[..., Tensor]:
+        """Makes the buffers between layers: `buffer(shape, dtype=, device=)`."""
+        return self.plan.buffer
 
     @property
     def device(self) -> torch.device:
@@ -67,61 +88,64 @@ class Fold:
 
     def inputs(self, name: str, *, fill: int) -> Tensor:
         """One of the encoder's inputs [N, w], all passes padded to the widest."""
-        width = self.passes[0].inputs["input_ids"].shape[1]
-        ones = (piece.inputs.get(name, torch.ones_like(piece.inputs["input_ids"])) for piece in self.passes)
-        return torch.cat([F.pad(value, (0, width - value.shape[1]), value=fill) for value in ones])
+        width = self.passes[0].width
+        given = (each.inputs.get(name, torch.ones_like(each.inputs["input_ids"])) for each in self.passes)
+        return torch.cat([F.pad(value, (0, width - value.shape[1]), value=fill) for value in given])
 
     def drop(self, states: Tensor) -> Tensor:
         """Dropout of states [N, w, D], each pass from its own stream."""
         parts = []
-        for number, (piece, rows) in enumerate(zip(self.passes, self.rows, strict=True)):
-            width = piece.inputs["input_ids"].shape[1]
-            with self.streams.stream(piece.index, self.marks[number]):
-                part = F.dropout(states[rows, :width], self.dropout, training=True)
-            parts.append(F.pad(part, (0, 0, 0, states.shape[1] - width)))
+        for encoder_pass, rows, state in zip(self.passes, self.rows, self.rng_states, strict=True):
+            with self.rng.fork(encoder_pass.index, state):
+                part = F.dropout(states[rows, : encoder_pass.width], self.draws.dropout, training=True)
+            parts.append(F.pad(part, (0, 0, 0, states.shape[1] - encoder_pass.width)))
         return torch.cat(parts)
 
+    def scatter(self, states: Tensor) -> Tensor:
+        """H [*shape, D] of the states [N, w, D] of all windows: every kept state in its row."""
+        return _Scatter.apply(states, self)
 
-class Unfold(torch.autograd.Function):
-    """H [B, L, D] of folded states [N, w, D]: every kept state to its row; and the way back."""
+
+class _Scatter(torch.autograd.Function):
+    """Kept states to their rows of H, and the gradients of those rows back."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, fold: Fold, shape: tuple[int, ...]) -> Tensor:
-        """Store the kept states of each pass."""
-        ctx.fold, ctx.like = fold, states.new_zeros(()).expand(states.shape)
-        result = fold.buffer((*shape, states.shape[-1]), dtype=states.dtype, device=states.device)
+    def forward(ctx: Any, states: Tensor, batch: WindowBatch) -> Tensor:
+        ctx.batch, ctx.like = batch, states.new_zeros(()).expand(states.shape)
+        shape = (*batch.plan.shape, states.shape[-1])
+        result = batch.buffer(shape, dtype=states.dtype, device=states.device)
         conveyor = Conveyor(states.device)
-        for piece, rows in zip(fold.passes, fold.rows, strict=True):
-            kept = states[rows, : piece.inputs["input_ids"].shape[1]].flatten(0, 1)[piece.slots]
-            for span, part in zip(piece.spans, kept.split([s.stop - s.start for s in piece.spans]), strict=True):
+        for encoder_pass, rows in zip(batch.passes, batch.rows, strict=True):
+            kept = states[rows, : encoder_pass.width].flatten(0, 1)[encoder_pass.slots]
+            sizes = [span.stop - span.start for span in encoder_pass.spans]
+            for span, part in zip(encoder_pass.spans, kept.split(sizes), strict=True):
                 conveyor.store(part, result.flatten(0, -2), span)
         conveyor.finish()
         return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Load the gradients of the kept states; the others have none."""
-        fold, of_states = ctx.fold, torch.zeros_like(ctx.like, memory_format=torch.contiguous_format)
-        spans = [span for piece in fold.passes for span in piece.spans]
+        batch, of_states = ctx.batch, torch.zeros_like(ctx.like, memory_format=torch.contiguous_format)
+        spans = [span for encoder_pass in batch.passes for span in encoder_pass.spans]
         parts = Conveyor(of_states.device).load(gradients[0].flatten(0, -2), spans)
-        for piece, rows in zip(fold.passes, fold.rows, strict=True):
-            width = piece.inputs["input_ids"].shape[1]
-            of_pass = of_states.new_zeros(len(piece.inputs["input_ids"]) * width, of_states.shape[-1])
-            of_pass[piece.slots] = torch.cat([next(parts) for _ in piece.spans])
-            of_states[rows, :width] = of_pass.unflatten(0, (-1, width))
-        return of_states, None, None
+        for encoder_pass, rows in zip(batch.passes, batch.rows, strict=True):
+            size = encoder_pass.num_windows * encoder_pass.width
+            of_pass = of_states.new_zeros(size, of_states.shape[-1])
+            of_pass[encoder_pass.slots] = torch.cat([next(parts) for _ in encoder_pass.spans])
+            of_states[rows, : encoder_pass.width] = of_pass.unflatten(0, (-1, encoder_pass.width))
+        return of_states, None
 
 
 @contextmanager
-def without_draws(encoder: Any) -> Iterator[tuple[float, float]]:
-    """Run an encoder's forward without what it draws around its layers; yields how much: dropout, LayerDrop."""
-    places = [(encoder.dropout, "p") if isinstance(encoder.dropout, nn.Dropout) else (encoder, "dropout")]
-    places += [(encoder, "layerdrop")] if hasattr(encoder, "layerdrop") else []
-    before = [float(getattr(holder, name)) for holder, name in places]
-    for holder, name in places:
-        setattr(holder, name, 0.0)
+def without_draws(encoder: Any) -> Iterator[Draws]:
+    """Run an encoder's forward without what it draws around its layers; yields how much that is."""
+    dropout = (encoder.dropout, "p") if isinstance(encoder.dropout, nn.Dropout) else (encoder, "dropout")
+    places = [dropout] + ([(encoder, "layerdrop")] if hasattr(encoder, "layerdrop") else [])
+    before = [float(getattr(module, name)) for module, name in places]
+    for module, name in places:
+        setattr(module, name, 0.0)
     try:
-        yield before[0], sum(before[1:])
+        yield Draws(*before)
     finally:
-        for (holder, name), value in zip(places, before, strict=True):
-            setattr(holder, name, value)
+        for (module, name), value in zip(places, before, strict=True):
+            setattr(module, name, value)

@@ -25,7 +25,7 @@ def _option(default: Any, *, help: str, allowed: str, check: Callable[[Any], boo
     return dataclasses.field(default=default, metadata={"help": help, "allowed": allowed, "check": check})
 
 
-def _flag(default: bool, *, help: str) -> Any:
+def _boolean(default: bool, *, help: str) -> Any:
     return _option(default, help=help, allowed="True or False", check=lambda value: isinstance(value, bool))
 
 
@@ -59,7 +59,7 @@ class CachedConfig:
         allowed="an integer >= 0, less than half of window",
         check=lambda value: _whole(value, low=0),
     )
-    frame_windows: bool = _flag(
+    frame_windows: bool = _boolean(
         True, help="give every window the document's first and last special tokens; False cuts the ids as they come"
     )
     schedule: str = _option(
@@ -87,8 +87,8 @@ class CachedConfig:
         allowed='None or a size: bytes, or text such as "8GiB" or "500MB"',
         check=lambda value: value is None or _size(value) > 0,
     )
-    compile: bool = _flag(False, help="torch.compile the encoder's layers for full windows")
-    stream_cross_attention: bool = _flag(
+    compile: bool = _boolean(False, help="torch.compile the encoder's layers for full windows")
+    stream_cross_attention: bool = _boolean(
         True, help="attend to the document tile by tile, keeping no keys and values; False: as Hugging Face does"
     )
     offload: str = _option(
@@ -119,7 +119,7 @@ class CachedConfig:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        """Check every bound."""
+        """Read numbers in text, check each field, then the fields together."""
         for name in ("windows_per_pass", "recompute", "memory_budget"):  # text on the command line
             value = getattr(self, name)
             if isinstance(value, str) and value.isdecimal():
@@ -128,10 +128,14 @@ class CachedConfig:
             value = getattr(self, field.name)
             if not field.metadata["check"](value):
                 raise ValueError(f"{field.name}={value!r} is refused; allowed is {field.metadata['allowed']}")
-        for name in ("windows_per_pass", "recompute", "compile") if self.schedule == "layer" else ():
-            if getattr(self, name) in ("auto", True) and not _whole(getattr(self, name), low=0):
+        self._check_together()
+
+    def _check_together(self) -> None:
+        needs_trial = {"windows_per_pass": "auto", "recompute": "auto", "compile": True}
+        for name, value in needs_trial.items() if self.schedule == "layer" else ():
+            if getattr(self, name) == value:
                 raise ValueError(
-                    f"{name}={getattr(self, name)!r} is refused with schedule='layer'; allowed is what needs no trial "
+                    f"{name}={value!r} is refused with schedule='layer'; allowed is what needs no trial "
                     'of the whole encoder: numbers, "all", False'
                 )
         if self.offload != "none" and not self.stream_cross_attention:

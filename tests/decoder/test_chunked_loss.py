@@ -24,7 +24,7 @@ TARGET = 7  # 2 x 7 positions: five chunks of three, the last one ragged
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(chunked, "LOGITS", 3 * tiny.VOCABULARY + 5)
+    monkeypatch.setattr(chunked, "LOGITS_PER_CHUNK", 3 * tiny.VOCABULARY + 5)
 
 
 def make(family="bart", dtype=torch.float64):
@@ -64,7 +64,7 @@ def test_loss_and_gradients_are_hugging_faces(family):
 
 @pytest.mark.parametrize("logits", [1, 10**9])
 def test_one_position_at_a_time_and_all_at_once(logits, monkeypatch):
-    monkeypatch.setattr(chunked, "LOGITS", logits)
+    monkeypatch.setattr(chunked, "LOGITS_PER_CHUNK", logits)
     model, ours = make()
     check(ours, model, ours(**batch_of()).loss, model(**batch_of()).loss)
 
@@ -282,7 +282,7 @@ def test_another_head_is_left_as_it_is():
 
 def parity_in_chunks(engine, change):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunked, "LOGITS", 3 * tiny.VOCABULARY)
+        patch.setattr(chunked, "LOGITS_PER_CHUNK", 3 * tiny.VOCABULARY)
         return engines.parity("bart", engine, 0.1, steps=2, accumulation=2, windows=(1, 2), change=change)
 
 

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import cached_ds.decoder.document_states
 from cached_ds import attach, detach
-from cached_ds.decoder.document_states import Source
-from cached_ds.decoder.replay_by_tile import Streamed
+from cached_ds.decoder.cross_attention import Streamed
+from cached_ds.decoder.document_states import DocumentStates
 from cached_ds.decoder.tile_kernels import FlashCpu, Plain, kernel_for, merge_
 
 LENGTHS = (75, 30, 3)
@@ -189,13 +189,13 @@ def test_bytes_kept_per_source_token_are_one_copy_of_the_states(dropout):
 
 def test_nothing_of_the_document_outlives_the_backward():
     model, _ = pair()
-    before = set(cached_ds.decoder.document_states._SOURCES)
+    before = set(cached_ds.decoder.document_states._BY_ADDRESS)
     output = model(**tiny.make_batch("bart", (200,)))
     loss = output.loss
     del output
     loss.backward()
     assert not [t for t in gc.get_objects() if type(t) is torch.Tensor and t.numel() == 200 * tiny.WIDTH]
-    assert set(cached_ds.decoder.document_states._SOURCES) <= before
+    assert set(cached_ds.decoder.document_states._BY_ADDRESS) <= before
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -239,13 +239,15 @@ def test_the_streamed_class_is_one_per_class_and_goes_with_detach():
     assert not any(isinstance(module, Streamed) for module in pair(stream_cross_attention=False)[0].modules())
 
 
-def test_a_stand_in_is_found_through_views_and_nothing_else_is():
+def test_a_placeholder_is_found_through_views_and_nothing_else_is():
     states = torch.randn(2, 5, 3)
-    source = Source(states, [])
-    stand_in = source.stand_in()
-    assert stand_in.shape == states.shape and stand_in.untyped_storage().nbytes() == 1
-    assert Source.find(stand_in.detach()) is source and Source.find(stand_in.view_as(stand_in)) is source
-    assert Source.find(states) is None and Source.find(torch.zeros(2, 5, 3, dtype=torch.int8)) is None
+    documents = DocumentStates(states, [])
+    placeholder = documents.placeholder()
+    assert placeholder.shape == states.shape and placeholder.untyped_storage().nbytes() == 1
+    for view in (placeholder.detach(), placeholder.view_as(placeholder)):
+        assert DocumentStates.find(view) is documents
+    for other in (states, torch.zeros(2, 5, 3, dtype=torch.int8)):
+        assert DocumentStates.find(other) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)

@@ -52,7 +52,7 @@ def test_deepcopy_and_pickle_keep_it_attached(family):
     expected = loss_of(model, family)
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert type(copied.get_encoder()) is type(model.get_encoder())
-        assert copied.get_encoder().cached.config == model.get_encoder().cached.config
+        assert copied.get_encoder()._cached_ds.config == model.get_encoder()._cached_ds.config
         assert torch.equal(loss_of(copied, family), expected)
         assert not set(map(id, copied.parameters())) & set(map(id, model.parameters()))
         assert not is_attached(detach(copied)) and is_attached(model)
@@ -90,7 +90,7 @@ def test_the_trainer_is_told_that_the_loss_is_a_mean():
 def test_attach_again_with_another_config_after_detach():
     model = attached("bart")
     attach(detach(model), CachedConfig(window=8))
-    assert windowed_encoder(model).cached.config.window == 8
+    assert windowed_encoder(model)._cached_ds.config.window == 8
     assert len(model._forward_pre_hooks) == len(attached("bart")._forward_pre_hooks)
 
 

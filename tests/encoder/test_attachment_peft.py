@@ -63,8 +63,8 @@ def test_adapters_can_be_switched_off_merged_and_detached():
 def test_adapters_in_the_decoder_only_encode_once():
     model = attach(lora(tiny.make_model("bart"), r".*decoder.*q_proj"), window=tiny.WINDOW)
     model(**tiny.make_batch("bart", LENGTHS)).loss.backward()
-    state = windowed_encoder(model).cached
-    assert state.encoder_forwards == state.windows_read > 0
+    counters = windowed_encoder(model)._cached_ds.counters
+    assert counters.encoder_forwards == counters.windows_read > 0
 
 
 def test_prefix_lengths_reach_the_encoder_through_the_wrapper():

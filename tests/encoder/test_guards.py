@@ -9,7 +9,7 @@ from helpers import engines, tiny
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from cached_ds import attach, fsdp
-from cached_ds.encoder.layerwise import Layerwise
+from cached_ds.encoder.layered import Replayed
 from cached_ds.encoder.windowed import Windowed
 
 EQUAL, UNEQUAL = (3, 3), (1, 7)
@@ -81,7 +81,7 @@ def test_attach_after_zero3(zero_ranks):
 
 def zero3_without_leaf(windows, schedule):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Layerwise if schedule == "layer" else Windowed, "_z3_leaf", False)
+        patch.setattr(Replayed if schedule == "layer" else Windowed, "_z3_leaf", False)
         model = attach(tiny.make_model("bart"), window=tiny.WINDOW, schedule=schedule)
         return refusal(initialize_zero3(model), windows)
 

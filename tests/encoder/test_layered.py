@@ -15,7 +15,7 @@ from helpers.compare import EXACT, gradient_error, gradients, worst_error
 from peft import LoraConfig, get_peft_model
 
 from cached_ds import CachedConfig, attach, detach, fsdp
-from cached_ds.encoder.layerwise import Layerwise
+from cached_ds.encoder.layered import Replayed
 
 LENGTHS = (75, 30, 3)
 LIMIT = 1e-5  # float32
@@ -247,15 +247,15 @@ def peak_of_gathered_layers(engine):
     config.encoder_layers = 4
     model = attach(tiny.MODELS["bart"](config).train(), window=tiny.WINDOW, schedule="layer")
     runner = engines.make_engine(engine, model, 1, **({"zero": engines.RELEASE} if engine == "zero3" else {}))
-    layers = [module for module in model.modules() if isinstance(module, Layerwise)]
-    seen, run = [], Layerwise._run
+    layers = [module for module in model.modules() if isinstance(module, Replayed)]
+    seen, run = [], Replayed._run
 
     def watched(*args, **kwargs):
         seen.append([gathered(layer, engine) for layer in layers])
         return run(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Layerwise, "_run", watched)
+        patch.setattr(Replayed, "_run", watched)
         for batches in engines.documents("bart", rank=dist.get_rank(), steps=3, accumulation=1, windows=(1, 5)):
             runner.step(batches)
     assert len(layers) == 4 and all(any(column) for column in zip(*seen, strict=True)), "nothing was seen"
@@ -268,4 +268,4 @@ def test_one_encoder_layer_is_gathered_at_a_time(zero_ranks, engine):
 
 
 def test_units_are_named_for_accelerate():
-    assert fsdp.wrap_classes(make()) == ["LayerwiseBartEncoderLayer", "BartDecoderLayer"]
+    assert fsdp.wrap_classes(make()) == ["ReplayedBartEncoderLayer", "BartDecoderLayer"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from cached_ds.replay.by_window import Job, replay
-from cached_ds.replay.rng import RandomStreams
+from cached_ds.replay.by_window import ReplayPlan, replay
+from cached_ds.replay.rng import ReplayRng
 
 WIDTH, SEED = 4, 11
 
@@ -46,15 +46,12 @@ class Toy:
     def trainable(self):
         return [p for p in self.net.parameters() if p.requires_grad]
 
-    def job(self, **changes):
-        streams = RandomStreams(SEED, torch.device("cpu"))
-        shape = (len(self.weights),)
-        job = Job(encode=self.encode, passes=self.passes, parameters=self.trainable, streams=streams, shape=shape)
-        return dataclasses.replace(job, **changes)
-
-    def states(self, **changes):
-        """The replayed states; a new forward each time."""
-        return replay(self.job(**changes), torch.zeros((), requires_grad=torch.is_grad_enabled()))
+    def states(self, parameters=None, **changes):
+        """The replayed states; a new forward each time. `changes` are fields of the plan."""
+        anchor = torch.zeros((), requires_grad=torch.is_grad_enabled())
+        rng = ReplayRng(SEED, torch.device("cpu"))
+        plan = ReplayPlan(passes=self.passes, rng=rng, shape=(len(self.weights),), anchor=anchor)
+        return replay(self.encode, dataclasses.replace(plan, **changes), parameters=parameters or self.trainable)
 
     def full_graph(self):
         """The same states by a graph of everything."""

@@ -24,17 +24,17 @@ def test_a_pass_is_encoded_twice_and_a_kept_one_once(recompute, windows_per_pass
     model = attach(tiny.make_model("bart"), **options)
     batch = tiny.make_batch("bart", (100, 47))
     model(**batch).loss.backward()
-    state = model.get_encoder().cached
-    assert (state.tokens_read, state.windows_read) == (147, 7 + 4)  # 98 and 45 tokens of content, 14 to a window
-    passes = -(-state.windows_read // windows_per_pass)
+    counters = model.get_encoder()._cached_ds.counters
+    assert (counters.tokens_read, counters.windows_read) == (147, 7 + 4)  # 98 and 45 tokens of content, 14 to a window
+    passes = -(-counters.windows_read // windows_per_pass)
     kept = 1 if recompute == "all" else min(recompute, passes)
-    assert state.encoder_forwards == 2 * passes - kept
+    assert counters.encoder_forwards == 2 * passes - kept
 
 
 def test_a_document_of_one_window_is_encoded_once():
     model = attach(tiny.make_model("bart"), window=tiny.WINDOW)
     model(**tiny.make_batch("bart", (tiny.WINDOW,))).loss.backward()
-    assert model.get_encoder().cached.encoder_forwards == 1
+    assert model.get_encoder()._cached_ds.counters.encoder_forwards == 1
 
 
 def forwards_of_two_windows(engine, schedule):
@@ -42,7 +42,7 @@ def forwards_of_two_windows(engine, schedule):
     model = attach(tiny.make_model("bart"), window=tiny.WINDOW, schedule=schedule)
     runner = engines.make_engine(engine, model, 1)
     runner.step([tiny.make_batch("bart", (30,))])
-    return model.get_encoder().cached.encoder_forwards
+    return model.get_encoder()._cached_ds.counters.encoder_forwards
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,10 @@ def test_a_frozen_encoder_and_a_forward_without_grad_encode_once():
     model, batch = attach(tiny.make_model("bart"), window=tiny.WINDOW), tiny.make_batch("bart", (100,))
     with torch.no_grad():
         model(**batch)
-    assert model.get_encoder().cached.encoder_forwards == 7
+    assert model.get_encoder()._cached_ds.counters.encoder_forwards == 7
     model.get_encoder().requires_grad_(False)
     model(**batch).loss.backward()
-    assert model.get_encoder().cached.encoder_forwards == 14
+    assert model.get_encoder()._cached_ds.counters.encoder_forwards == 14
 
 
 def test_each_gradient_is_accumulated_once_per_backward():
@@ -99,7 +99,7 @@ def collectives(engine, windows=(1, 1), targets=(6, 6), schedule="window"):
     (step,) = engines.documents("bart", steps=1, windows=windows, **shape)
     step[0]["labels"] = torch.randint(6, tiny.VOCABULARY, (2, targets[dist.get_rank()]))
     with CountCollectives() as counter, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loss, "LOGITS", 3 * tiny.VOCABULARY)
+        patch.setattr(loss, "LOGITS_PER_CHUNK", 3 * tiny.VOCABULARY)
         runner.step(step)
     return counter.counts
 

@@ -10,7 +10,7 @@ from helpers import engines, oracle, tiny, two_phase
 from helpers.compare import EXACT, gradient_error, gradients, worst_error
 
 from cached_ds import attach
-from cached_ds.replay.rng import RandomStreams
+from cached_ds.replay.rng import ReplayRng
 
 LENGTHS = (75,)
 WRONG = 0.05  # relative error of the worst gradient; design 7 reports 0.22 to 1.0
@@ -106,16 +106,16 @@ def test_autocast(family):
 def test_batches_of_documents_and_several_windows_at_a_time():
     model, batch = make(dropout=0.1), tiny.make_batch("bart", (75, 30, 3))
     assert gradient_error(model, batch, random=True, windows_per_pass=4) < EXACT
-    state = model.get_encoder().cached
-    assert state.windows_read == 6 + 2 + 1
-    assert state.encoder_forwards == 2 * 3 - 1  # the graph of one pass is kept
+    counters = model.get_encoder()._cached_ds.counters
+    assert counters.windows_read == 6 + 2 + 1
+    assert counters.encoder_forwards == 2 * 3 - 1  # the graph of one pass is kept
 
 
 def test_beams_do_not_encode_again():
     """Each document is encoded once, whatever the beams. That `generate` expands its states per beam stays as it is."""
     model, batch = attach(make().eval(), window=tiny.WINDOW), tiny.make_batch("bart", LENGTHS)
     model.generate(batch["input_ids"], attention_mask=batch["attention_mask"], num_beams=4, max_new_tokens=3)
-    assert model.get_encoder().cached.encoder_forwards == 6
+    assert model.get_encoder()._cached_ds.counters.encoder_forwards == 6
 
 
 def test_saved_weights_are_safetensors(tmp_path):
@@ -134,7 +134,7 @@ def test_canary_dropout_is_on():
 
 def without_replay(patch):
     """Break the replay of random streams: a pass draws from wherever the generator stands."""
-    patch.setattr(RandomStreams, "_seed_generators", lambda *_: torch.default_generator.manual_seed(torch.seed()))
+    patch.setattr(ReplayRng, "_seed_generators", lambda *_: torch.default_generator.manual_seed(torch.seed()))
 
 
 def test_canary_parity_fails_without_replayed_streams(monkeypatch):

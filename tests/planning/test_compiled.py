@@ -34,7 +34,7 @@ def quick(monkeypatch):
 def test_gradients_are_those_of_the_full_graph(family):
     model = tiny.make_model(family, dtype=torch.float64)
     assert gradient_error(model, tiny.make_batch(family, LENGTHS), compile=True, windows_per_pass=2) < EXACT
-    assert windowed_encoder(model).cached.compiled_shape == (2, tiny.WINDOW)
+    assert windowed_encoder(model)._cached_ds.budget.compiled_shape == (2, tiny.WINDOW)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
@@ -47,7 +47,7 @@ def test_generated_code_drops_the_same_units_when_it_runs_again(monkeypatch):
         attach(model, window=tiny.WINDOW, compile=True, recompute=recompute)
         torch.manual_seed(7)
         model(**tiny.make_batch("bart", LENGTHS)).loss.backward()
-        assert windowed_encoder(model).cached.compiled_shape == (1, tiny.WINDOW)
+        assert windowed_encoder(model)._cached_ds.budget.compiled_shape == (1, tiny.WINDOW)
         found.append(gradients(model))
     assert worst_error(*found) < EXACT
 
@@ -73,7 +73,7 @@ def test_led_runs_as_it_is():
     """Its global attention asks the device for numbers, which no compiler can see through."""
     model = tiny.make_model("led", dtype=torch.float64)
     assert gradient_error(model, tiny.make_batch("led", LENGTHS), compile=True) < EXACT
-    assert windowed_encoder(model).cached.compiled_shape == ()
+    assert windowed_encoder(model)._cached_ds.budget.compiled_shape == ()
 
 
 @pytest.mark.usefixtures("quick")

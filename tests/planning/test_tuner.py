@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from cached_ds import CachedConfig, attach
 from cached_ds.attachment import windowed_encoder
 from cached_ds.planning import budget
-from cached_ds.planning.budget import Budget, fastest, free_bytes, graph_bytes
+from cached_ds.planning.budget import Budget, fastest_windows_per_pass, free_bytes, graph_bytes
 
 CPU = torch.device("cpu")
 BATCH = tiny.make_batch("bart", (75, 30, 3))  # 6 + 2 + 1 windows
@@ -50,11 +50,21 @@ def test_gradients_are_those_of_the_full_graph(windows, limit, expected):
 def test_keys_and_values_are_kept_where_memory_is_ample_and_replayed_with_dropout():
     model = attached(dropout=0.1, recompute="auto", memory_budget="1GB")
     reference = copy.deepcopy(model)
-    found, state = step(model), windowed_encoder(model).cached
-    assert state.keep_projections
+    found = step(model)
+    assert windowed_encoder(model)._cached_ds.call.keep_projections
     reference = attach(tiny.make_model("bart", dropout=0.1, dtype=torch.float64), window=tiny.WINDOW)
     assert worst_error(found, step(reference)) < EXACT
-    assert not windowed_encoder(reference).cached.keep_projections
+    assert not windowed_encoder(reference)._cached_ds.call.keep_projections
+
+
+def test_the_decision_on_keys_and_values_does_not_outlive_its_call():
+    model = attached(recompute="auto", memory_budget="1GB")
+    step(model)
+    assert windowed_encoder(model)._cached_ds.call.keep_projections
+    inputs = {name: value for name, value in BATCH.items() if name != "input_ids"}
+    states = torch.randn(*BATCH["input_ids"].shape, tiny.WIDTH, dtype=torch.float64)
+    model(encoder_outputs=(states,), **inputs)
+    assert not windowed_encoder(model)._cached_ds.call.keep_projections
 
 
 def test_kept_keys_and_values_and_recomputed_ones_drop_the_same_in_adapters():
@@ -69,16 +79,16 @@ def test_kept_keys_and_values_and_recomputed_ones_drop_the_same_in_adapters():
 
 
 def encoder_forwards(model):
-    state = windowed_encoder(model).cached
-    before = state.encoder_forwards
+    counters = windowed_encoder(model)._cached_ds.counters
+    before = counters.encoder_forwards
     step(model)
-    return state.encoder_forwards - before
+    return counters.encoder_forwards - before
 
 
 def test_as_many_passes_are_kept_as_the_budget_holds():
     one = attached(recompute="auto", memory_budget=1)
     step(one)
-    size = windowed_encoder(one).cached.budget.window_bytes
+    size = windowed_encoder(one)._cached_ds.budget.window_bytes
     counts = []
     for windows in (0, 2, 5, 100):
         model = attached(recompute="auto", memory_budget=max(1, windows * size))
@@ -99,7 +109,7 @@ def test_a_forward_without_grad_decides_nothing():
     model = attached(recompute="auto")
     with torch.no_grad():
         model(**BATCH)
-    assert not windowed_encoder(model).cached.budget.rehearsed
+    assert not windowed_encoder(model)._cached_ds.budget.rehearsed
 
 
 def test_measuring_draws_no_random_numbers():
@@ -129,13 +139,13 @@ def test_the_choices_are_logged_once(caplog):
 def test_doubling_goes_on_while_it_pays(seconds, limit, best, monkeypatch):
     timed = dict(zip((1, 2, 4, 8), seconds, strict=False))
     monkeypatch.setattr(budget, "seconds_per_window", lambda _run, count, _device: timed.get(count, 100))
-    assert fastest(lambda _: None, limit=limit, device=CPU) == best
+    assert fastest_windows_per_pass(lambda _: None, limit=limit, device=CPU) == best
 
 
 def test_a_disturbed_trial_does_not_count(monkeypatch):
     trials = iter([1.0, 5.0, 7.0, 0.8, 1.0, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8])
     monkeypatch.setattr(budget, "seconds_per_window", lambda *_: next(trials))
-    assert fastest(lambda _: None, limit=64, device=CPU) == 2
+    assert fastest_windows_per_pass(lambda _: None, limit=64, device=CPU) == 2
 
 
 def test_the_bytes_of_a_graph_are_those_it_keeps():
@@ -153,6 +163,6 @@ def test_free_memory_is_shared_by_the_ranks_of_a_host(monkeypatch):
 
 def test_a_budget_bounds_the_windows_of_a_pass():
     seen = []
-    found = Budget(CachedConfig(memory_budget=1000), window_bytes=300)
+    found = Budget(CachedConfig(memory_budget=1000), decoder_layers=1, window_bytes=300)
     found.choose_windows(lambda count: seen.append(count), device=CPU)
     assert max(seen) <= 3

@@ -11,21 +11,21 @@ from torch import nn
 EXACT = {"rtol": 1e-12, "atol": 1e-14}
 
 
-@pytest.mark.parametrize("kept", [0, 2, 4, 100])
+@pytest.mark.parametrize("num_saved", [0, 2, 4, 100])
 @pytest.mark.parametrize("per_pass", [1, 3, 10])
-def test_states_and_gradients_are_those_of_the_full_graph(kept, per_pass):
+def test_states_and_gradients_are_those_of_the_full_graph(num_saved, per_pass):
     toy = Toy(make_net(), per_pass=per_pass)
-    states, expected_states = toy.states(kept=kept), toy.full_graph()
+    states, expected_states = toy.states(num_saved=num_saved), toy.full_graph()
     assert torch.equal(states, expected_states)
     found = gradients(toy.loss(states), toy.trainable())
     expected = gradients(toy.loss(expected_states), toy.trainable())
     torch.testing.assert_close(found, expected, **EXACT)
 
 
-@pytest.mark.parametrize(("kept", "calls"), [(0, 8), (1, 7), (3, 5), (4, 4), (100, 4)])
-def test_each_pass_runs_twice_and_a_kept_one_once(kept, calls):
+@pytest.mark.parametrize(("num_saved", "calls"), [(0, 8), (1, 7), (3, 5), (4, 4), (100, 4)])
+def test_each_pass_runs_twice_and_a_kept_one_once(num_saved, calls):
     toy = Toy(make_net())
-    toy.loss(toy.states(kept=kept)).backward()
+    toy.loss(toy.states(num_saved=num_saved)).backward()
     assert toy.calls == calls
 
 
@@ -51,11 +51,11 @@ def test_bf16_gradients_are_summed_in_float32():
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["backward-inside", "backward-outside"])
-@pytest.mark.parametrize("kept", [0, 2, 100])
-def test_autocast_is_replayed(inside, kept):
+@pytest.mark.parametrize("num_saved", [0, 2, 100])
+def test_autocast_is_replayed(inside, num_saved):
     toy = Toy(make_net(dtype=torch.float32), dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        states = toy.states(kept=kept)
+        states = toy.states(num_saved=num_saved)
         expected_states = toy.full_graph()
         found = gradients(toy.loss(states), toy.trainable()) if inside else None
     found = gradients(toy.loss(states), toy.trainable()) if found is None else found
@@ -100,7 +100,7 @@ def test_a_partly_frozen_network(frozen):
 def test_a_frozen_network_is_not_run_again():
     toy = Toy(make_net())
     toy.net.requires_grad_(False)
-    states = toy.states(kept=2)
+    states = toy.states(num_saved=2)
     assert not states.requires_grad
     assert torch.equal(states, toy.full_graph())
     assert toy.calls == len(toy.passes)
@@ -110,7 +110,7 @@ def test_a_forward_without_grad_keeps_nothing():
     toy, saved = Toy(make_net()), []
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda t: t)
     with torch.no_grad(), hooks:
-        states = toy.states(kept=100)
+        states = toy.states(num_saved=100)
     assert states.grad_fn is None and not states.requires_grad
     assert not saved
     assert torch.equal(states, toy.full_graph())

@@ -19,24 +19,26 @@ def expected_gradients(toy, times=1):
     return gradients(times * toy.loss(toy.full_graph()), toy.trainable())
 
 
-@pytest.mark.parametrize("kept", [0, 2])
-def test_two_forwards_before_one_backward(toy, kept):
-    found = gradients(toy.loss(toy.states(kept=kept)) + toy.loss(toy.states(kept=kept)), toy.trainable())
+@pytest.mark.parametrize("num_saved", [0, 2])
+def test_two_forwards_before_one_backward(toy, num_saved):
+    found = gradients(
+        toy.loss(toy.states(num_saved=num_saved)) + toy.loss(toy.states(num_saved=num_saved)), toy.trainable()
+    )
     torch.testing.assert_close(found, expected_gradients(toy, times=2), **EXACT)
 
 
-@pytest.mark.parametrize("kept", [0, 2, 100])
-def test_a_retained_graph_gives_the_gradients_again(toy, kept):
-    loss = toy.loss(toy.states(kept=kept))
+@pytest.mark.parametrize("num_saved", [0, 2, 100])
+def test_a_retained_graph_gives_the_gradients_again(toy, num_saved):
+    loss = toy.loss(toy.states(num_saved=num_saved))
     loss.backward(retain_graph=True)
     loss.backward()
     found = [p.grad.clone() for p in toy.trainable()]
     torch.testing.assert_close(found, expected_gradients(toy, times=2), **EXACT)
 
 
-@pytest.mark.parametrize("kept", [0, 100])
-def test_a_second_backward_without_retain_graph_raises_torchs_error(toy, kept):
-    states = toy.states(kept=kept)
+@pytest.mark.parametrize("num_saved", [0, 100])
+def test_a_second_backward_without_retain_graph_raises_torchs_error(toy, num_saved):
+    states = toy.states(num_saved=num_saved)
     states.sum().backward()
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         states.sum().backward()
@@ -52,9 +54,9 @@ def test_create_graph_is_refused(toy):
         torch.autograd.grad(toy.loss(toy.states()), toy.trainable(), create_graph=True)
 
 
-@pytest.mark.parametrize("kept", [0, 100])
-def test_parameters_changed_between_forward_and_backward_are_refused(toy, kept):
-    states = toy.states(kept=kept)
+@pytest.mark.parametrize("num_saved", [0, 100])
+def test_parameters_changed_between_forward_and_backward_are_refused(toy, num_saved):
+    states = toy.states(num_saved=num_saved)
     with torch.no_grad():
         toy.net[0].weight.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):

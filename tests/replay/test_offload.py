@@ -20,17 +20,17 @@ CPU = torch.device("cpu")
 MIB = 2**20
 
 
-def buffer(place, rows=100, width=8, folder=None):
-    return zeros((rows, width), dtype=torch.float32, device=CPU, place=place, folder=folder)
+def buffer(offload, rows=100, width=8, folder=None):
+    return zeros((rows, width), dtype=torch.float32, device=CPU, offload=offload, folder=folder)
 
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.parametrize("place", OFFLOADS)
-def test_what_is_stored_and_added_is_loaded(place):
-    values, conveyor, found = torch.randn(100, 8), Conveyor(CPU), buffer(place)
+@pytest.mark.parametrize("offload", OFFLOADS)
+def test_what_is_stored_and_added_is_loaded(offload):
+    values, conveyor, found = torch.randn(100, 8), Conveyor(CPU), buffer(offload)
     spans = [slice(60, 100), slice(0, 1), slice(1, 60)]
     for span in spans:
         conveyor.store(values[span], found, span)
@@ -41,15 +41,15 @@ def test_what_is_stored_and_added_is_loaded(place):
     assert torch.equal(found, values)
 
 
-@pytest.mark.parametrize("place", OFFLOADS)
-def test_a_second_buffer_is_in_the_same_place(place, tmp_path):
-    first = buffer(place, folder=str(tmp_path))
+@pytest.mark.parametrize("offload", OFFLOADS)
+def test_a_second_buffer_is_in_the_same_place(offload, tmp_path):
+    first = buffer(offload, folder=str(tmp_path))
     first.fill_(3)
     second = zeros_like(first)
     names = [each.untyped_storage().filename for each in (first, second)]
     assert torch.equal(second, torch.zeros_like(first))
-    assert all((name is not None and name.startswith(str(tmp_path))) == (place == "disk") for name in names)
-    assert names[0] != names[1] or place != "disk"
+    assert all((name is not None and name.startswith(str(tmp_path))) == (offload == "disk") for name in names)
+    assert names[0] != names[1] or offload != "disk"
 
 
 def test_a_mapped_file_has_no_name_left(tmp_path):
@@ -61,7 +61,7 @@ def test_a_mapped_file_has_no_name_left(tmp_path):
 
 def test_resident_memory_does_not_grow_with_a_mapped_file():
     size, step, conveyor = 128 * MIB // 4, MIB // 4, Conveyor(CPU)
-    mapped = zeros((size,), dtype=torch.float32, device=CPU, place="disk")
+    mapped = zeros((size,), dtype=torch.float32, device=CPU, offload="disk")
     spans = [slice(begin, begin + step) for begin in range(0, size, step)]
     before = resident()
     for number, span in enumerate(spans):
@@ -81,16 +81,16 @@ def test_a_full_disk_is_an_error_before_any_work(monkeypatch):
 
 
 @pytest.mark.parametrize("recompute", ["all", 3])
-@pytest.mark.parametrize("place", ["cpu", "disk"])
+@pytest.mark.parametrize("offload", ["cpu", "disk"])
 @pytest.mark.parametrize("family", ["bart", "t5"])
-def test_gradients_with_offload_are_those_of_the_full_graph(family, place, recompute, tmp_path):
+def test_gradients_with_offload_are_those_of_the_full_graph(family, offload, recompute, tmp_path):
     model = tiny.make_model(family, dropout=0.1, dtype=torch.float64)
     reference, batch = copy.deepcopy(model), tiny.make_batch(family, (75, 30, 3))
-    attach(model, window=tiny.WINDOW, offload=place, offload_folder=str(tmp_path), recompute=recompute)
+    attach(model, window=tiny.WINDOW, offload=offload, offload_folder=str(tmp_path), recompute=recompute)
     torch.manual_seed(7)
     output = model(**batch)
     filename = output.encoder_last_hidden_state.untyped_storage().filename
-    assert (filename is not None) == (place == "disk")
+    assert (filename is not None) == (offload == "disk")
     output.loss.backward()
     torch.manual_seed(7)
     oracle.loss(reference, batch, window=tiny.WINDOW, random=True).backward()
@@ -101,7 +101,9 @@ def test_gradients_with_offload_are_those_of_the_full_graph(family, place, recom
 def test_a_user_may_read_offloaded_states_and_generate():
     batch = tiny.make_batch("bart", (75, 30))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    models = [attach(tiny.make_model("bart").eval(), window=tiny.WINDOW, offload=place) for place in ("none", "disk")]
+    models = [
+        attach(tiny.make_model("bart").eval(), window=tiny.WINDOW, offload=offload) for offload in ("none", "disk")
+    ]
     plain, mapped = (model.get_encoder()(**inputs).last_hidden_state for model in models)
     assert torch.equal(plain, mapped)
     texts = [model.generate(**inputs, max_new_tokens=4) for model in models]

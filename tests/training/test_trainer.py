@@ -49,7 +49,7 @@ def test_prefix_reaches_every_window(folder, tmp_path):
     for trainer in (plain, prefixed):
         batch = next(iter(trainer.get_train_dataloader()))
         trainer.model(**batch)
-        windows.append(trainer.model.get_encoder().cached.windows_read)
+        windows.append(trainer.model.get_encoder()._cached_ds.counters.windows_read)
     assert batch["prefix_lengths"].tolist() == [3, 3]
     assert windows[1] > windows[0], "three repeated tokens leave less room for content, so more windows are read"
 
