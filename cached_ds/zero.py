@@ -11,15 +11,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-import deepspeed
 import torch
-from deepspeed.utils import z3_leaf_module
 from torch import nn
 
 from cached_ds.attachment import ensure_attached, windowed_encoder
-from cached_ds.encoder.layerwise import Layerwise
-from cached_ds.settings import deepspeed_keys as ds_config
+from cached_ds.encoder.layered import Replayed
 from cached_ds.settings.config import CachedConfig
+from cached_ds.settings.extras import needed_by
+
+with needed_by(__name__):
+    import deepspeed
+    from deepspeed.utils import z3_leaf_module
+
+    from cached_ds.settings import deepspeed_keys as ds_config
 
 
 def initialize(
@@ -41,7 +45,7 @@ def initialize(
     settings = config if isinstance(config, dict) else ds_config.load(config)
     ensure_attached(model, cached)
     encoder = windowed_encoder(model)
-    leaves: list[nn.Module] = [module for module in encoder.modules() if isinstance(module, Layerwise)] or [encoder]
+    leaves: list[nn.Module] = [module for module in encoder.modules() if isinstance(module, Replayed)] or [encoder]
     assert all(map(z3_leaf_module, leaves)), "DeepSpeed no longer reads the leaf mark of the class"
     arguments.setdefault("model_parameters", [p for p in model.parameters() if p.requires_grad])
     return deepspeed.initialize(model=model, config=fill_auto(settings, model), **arguments)
