@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import tomllib
 
 import pytest
 from helpers.pages import PAGES, blocks, fields_table, section, table_rows, text_of, trees
-from helpers.repo import FOLDERS, files_in, shown
+from helpers.repo import FOLDERS, files_in, nodes, shown
 
 BLOCKS = [(path.name, *block) for path in PAGES for block in blocks(path.read_text(encoding="utf-8"))]
 MEASURED = [block for block in BLOCKS if block[1].startswith("docs/measured/")]
@@ -49,6 +51,24 @@ def test_every_extra_has_its_row():
     assert sorted(row[0].strip("`") for row in table_rows(section(text_of("docs/index.md"), "## Install"))) == sorted(
         extras
     )
+
+
+def messages():
+    """The texts in the package's code; what a message fills in is left out."""
+    for _, node in nodes(ast.Constant, ast.JoinedStr, folders=("cached_ds",)):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        yield "".join(part.value if isinstance(part, ast.Constant) else "..." for part in parts if is_text(part))
+
+
+def is_text(node):
+    return not isinstance(node, ast.Constant) or isinstance(node.value, str)
+
+
+def test_refusals_are_worded_as_in_the_package():
+    known = list(messages())
+    for message, _ in table_rows(section(text_of("docs/troubleshooting.md"), "## Refused settings")):
+        pattern = re.compile(".*".join(re.escape(part.strip()) for part in message.strip("`").split("...")))
+        assert any(map(pattern.search, known)), message
 
 
 def test_a_tree_is_read_as_written():
