@@ -13,8 +13,8 @@ from cached_ds.settings.extras import needed_by
 with needed_by(__name__):
     from cached_ds.data.arguments import DataArguments
     from cached_ds.data.collator import WholeDocumentCollator
-    from cached_ds.data.load import load_splits
     from cached_ds.data.sources.keyfacts import KeyFactsConfig, exact_match
+    from cached_ds.data.sources.load import load_splits
     from cached_ds.data.tokenization import tokenize_splits
     from cached_ds.data.tokenizer_training import train_tokenizer
 

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from cached_ds.doctor.context import Limits, add_flags
+from cached_ds.doctor.checks.context import Limits, add_flags
 from cached_ds.doctor.examination import Examination, examine
 
 __all__ = ["Examination", "Limits", "add_flags", "examine"]

@@ -12,9 +12,9 @@ import torch
 import torch.distributed as dist
 
 from cached_ds.doctor import table
-from cached_ds.doctor.check import Check, Facts, Finding
 from cached_ds.doctor.checks import clock, files, machine, network, software
-from cached_ds.doctor.context import Limits, RankContext, make_context
+from cached_ds.doctor.checks.check import Check, Facts, Finding
+from cached_ds.doctor.checks.context import Limits, RankContext, make_context
 from cached_ds.ranks import discovery, rendezvous
 
 CHECKS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cached_ds.doctor.check import Finding, listed
+from cached_ds.doctor.checks.check import Finding, listed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ from lab import workshop
 from lab.workshop import launch, launcher
 
 from cached_ds.doctor import Limits, examine
-from cached_ds.doctor.context import make_context
-from cached_ds.doctor.check import Finding, bytes_text
 from cached_ds.doctor.checks import clock, files, machine, network, software
+from cached_ds.doctor.checks.check import Finding, bytes_text
+from cached_ds.doctor.checks.context import make_context
 from cached_ds.doctor.examination import judge
 from cached_ds.doctor.table import Row, write
 from cached_ds.provenance import facts

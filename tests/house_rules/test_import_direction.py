@@ -1,4 +1,4 @@
-"""Import direction: lower rooms never import upper ones, and engines stay in the files named after them."""
+"""Rooms of the package: lower ones never import upper ones, no circle, and each room says what is in it."""
 
 from __future__ import annotations
 
@@ -6,111 +6,121 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from helpers.repo import ROOT, parsed, shown, source_files
 
-# Data flows one way: a module of cached_ds imports from its own line or from a line above it.
-# A new module gets its place here.
-LAYERS = (
-    ("settings.unknown_names", "settings.config_files", "replay.offload", "ranks.mpi", "replay.sums"),
-    ("settings.config",),
-    (
-        "windows.cut",
-        "replay.rng",
-        "replay.autocast",
-        "models.families",
-        "encoder.guards",
-        "models.class_swap",
-        "decoder.tile_kernels",
-        "planning.budget",
-        "planning.compiled",
-    ),
-    ("replay.by_window", "windows.passes", "decoder.document_states"),
-    ("replay.window_batch",),
-    ("encoder.state", "replay.by_layer"),
-    ("planning.tuner", "encoder.layerwise"),
-    ("encoder.windowed", "decoder.replay_by_tile", "decoder.cross_attention", "decoder.chunked_loss"),
-    ("encoder.layered",),
+PACKAGE = ROOT / "cached_ds"
+# Data flows one way: a room imports from rooms of lower floors only. A new room gets its place here, and in one half.
+FLOORS = (
+    ("settings", "leaving"),
+    ("models", "provenance"),
+    ("windows", "data", "ranks"),
+    ("replay",),
+    ("planning",),
+    ("encoder", "decoder"),
     ("attachment",),
-    ("settings.deepspeed_keys", "zero", "fsdp"),
-    (
-        "training.sampler",
-        "training.progress",
-        "evaluation.metrics",
-        "data",
-        "models.shapes",
-        "evaluation.summarize",
-        "evaluation.curves",
-        "leaving",
-        "ranks.discovery",
-        "training.checkpoints",
-    ),
-    ("training.trainer", "run.flags", "ranks.logs"),
-    ("ranks.agreement",),
-    ("ranks.rendezvous",),
-    ("ranks.startup",),
-    ("run.arguments",),
-    ("run.build", "doctor"),
-    ("cli", "__init__"),
+    ("fsdp", "zero"),
+    ("training", "evaluation"),
+    ("run",),
+    ("doctor",),
+    ("__init__", "cli"),
 )
-LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
+FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+LAUNCH_HALF = {"provenance", "data", "ranks", "evaluation", "run", "doctor", "cli"}
+LIBRARY_HALF = FLOOR_OF.keys() - LAUNCH_HALF
 ENGINE_FILES = {"zero.py", "fsdp.py", "settings/deepspeed_keys.py"}
 ENGINES = ("deepspeed", "torch.distributed.fsdp")
+FILES = source_files("cached_ds")
+MAX_FILES = 10
+SIGN_LINES = range(3, 9)
 
 
-def package_path(path: Path) -> tuple[str, ...]:
-    return path.relative_to(ROOT / "cached_ds").with_suffix("").parts
+def name_of(path: Path) -> str:
+    """Dotted name of a file of the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in FILES}
+
+
+def room_of(module: str) -> str:
+    """The room of a module, or the module itself where it stands at the root."""
+    return module.split(".")[1] if "." in module else "__init__"
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield line and dotted name of everything a file of cached_ds imports, relative imports resolved."""
-    package = ("cached_ds", *package_path(path)[:-1])
+    """Yield line and dotted name of everything that a file imports, at its top or in a function."""
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, name.name) for name in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) + 1 - node.level] if node.level else ()
-            stem = ".".join([*base, *([node.module] if node.module else [])])
-            yield from ((node.lineno, f"{stem}.{name.name}") for name in node.names)
+            assert not node.level, f"{shown(path)}:{node.lineno}: imports are absolute here"
+            yield from ((node.lineno, f"{node.module}.{name.name}") for name in node.names)
 
 
-def layered_module(dotted: str) -> str:
-    """Return the name in LAYERS of what a dotted name leads to; the package itself where it is none."""
-    parts = dotted.split(".")[1:]
-    names = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
-    return next((name for name in names if name in LAYER_OF), "__init__")
+def arrows() -> Iterator[tuple[str, str, str]]:
+    """Yield place, importing module and imported module for every import within the package."""
+    for module, path in MODULES.items():
+        for line, dotted in imports(path):
+            if dotted.split(".")[0] == "cached_ds":
+                target = dotted if dotted in MODULES else dotted.rpartition(".")[0]
+                yield f"{shown(path)}:{line} imports {dotted}", module, target
 
 
-def own_layer(path: Path) -> int | None:
-    """Return the layer of a file; None for the sign of a room."""
-    dotted = ".".join(("cached_ds", *package_path(path)))
-    is_sign = path.name == "__init__.py" and layered_module(dotted) == "__init__"
-    return None if is_sign and len(package_path(path)) > 1 else LAYER_OF[layered_module(dotted)]
-
-
-def test_every_module_has_its_layer():
-    modules = {".".join(("cached_ds", *package_path(path))) for path in source_files("cached_ds")}
-    homeless = {name for name in modules if layered_module(name) == "__init__"} - {"cached_ds.__init__"}
-    homeless = {name for name in homeless if not name.endswith(".__init__")}
-    assert not homeless, f"give these a place in LAYERS: {sorted(homeless)}"
+def test_every_room_has_its_floor():
+    rooms = {room_of(module) for module in MODULES}
+    assert rooms == FLOOR_OF.keys(), f"floors and rooms differ: {sorted(rooms ^ FLOOR_OF.keys())}"
 
 
 def test_lower_rooms_never_import_upper_ones():
     upward = [
-        f"{shown(path)}:{line} imports {dotted}"
-        for path in source_files("cached_ds")
-        if (layer := own_layer(path)) is not None
-        for line, dotted in imports(path)
-        if dotted.split(".")[0] == "cached_ds" and LAYER_OF[layered_module(dotted)] > layer
+        place
+        for place, module, target in arrows()
+        if room_of(module) != room_of(target) and FLOOR_OF[room_of(target)] >= FLOOR_OF[room_of(module)]
     ]
-    assert not upward, f"imports against the direction of LAYERS: {upward}"
+    assert not upward, f"imports against the direction of FLOORS: {upward}"
+
+
+def test_the_library_half_reaches_nothing_of_the_launch_half():
+    crossing = [
+        place
+        for place, module, target in arrows()
+        if room_of(module) in LIBRARY_HALF and room_of(target) not in LIBRARY_HALF
+    ]
+    assert not crossing, f"these would run on import of the library: {crossing}"
+
+
+def test_no_file_is_in_a_circle():
+    below: dict[str, set[str]] = {module: set() for module in MODULES}
+    for _, module, target in arrows():
+        below[module].add(target)
+    while below:
+        free = {module for module, targets in below.items() if not targets & below.keys()}
+        assert free, f"a circle among {sorted(below)}"
+        below = {module: targets for module, targets in below.items() if module not in free}
+
+
+@pytest.mark.parametrize("sign", [path for path in FILES if path.name == "__init__.py"], ids=shown)
+def test_every_room_says_what_is_in_it(sign):
+    files = [path for path in sign.parent.glob("*.py") if path.name != "__init__.py"]
+    lines = (ast.get_docstring(parsed(sign)) or "").splitlines()
+    if sign.parent != PACKAGE:
+        assert len(lines) in SIGN_LINES, f"{shown(sign)}: {len(lines)} lines"
+    assert len(files) <= MAX_FILES, f"{shown(sign.parent)} holds {len(files)} files"
+
+
+def test_every_folder_has_a_sign():
+    bare = {path.parent for path in FILES if not (path.parent / "__init__.py").is_file()}
+    assert not bare, f"folders without __init__.py: {sorted(map(shown, bare))}"
 
 
 def test_the_package_imports_no_other_folder():
     outside = [
         f"{shown(path)}:{line} imports {dotted}"
-        for path in source_files("cached_ds")
+        for path in FILES
         for line, dotted in imports(path)
-        if dotted.split(".")[0] in ("launch", "tests", "benchmarks")
+        if dotted.split(".")[0] in ("launch", "tests", "benchmarks", "helpers", "lab")
     ]
     assert not outside, outside
 
@@ -118,8 +128,8 @@ def test_the_package_imports_no_other_folder():
 def test_engines_stay_in_their_files():
     strays = [
         f"{shown(path)}:{line} imports {dotted}"
-        for path in source_files("cached_ds")
-        if path.relative_to(ROOT / "cached_ds").as_posix() not in ENGINE_FILES
+        for path in FILES
+        if path.relative_to(PACKAGE).as_posix() not in ENGINE_FILES
         for line, dotted in imports(path)
         if any(dotted == engine or dotted.startswith(f"{engine}.") for engine in ENGINES)
     ]

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 import torch.distributed as dist
 
-from cached_ds.doctor.check import Check, Facts, Finding, Reports, span
-from cached_ds.doctor.context import Limits, RankContext
+from cached_ds.doctor.checks.check import Check, Facts, Finding, Reports, span
+from cached_ds.doctor.checks.context import Limits, RankContext
 
 QUESTIONS = 8
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cached_ds.doctor.check import Check, Facts, Finding, Reports, unequal_files
+from cached_ds.doctor.checks.check import Check, Facts, Finding, Reports, unequal_files
+from cached_ds.doctor.checks.context import Limits, RankContext
 from cached_ds.doctor.checks.machine import existing
-from cached_ds.doctor.context import Limits, RankContext
 from cached_ds.provenance.facts import digest
 from cached_ds.settings.config_files import FILE_ENDINGS
 

@@ -14,8 +14,8 @@ import torch
 from datasets.config import HF_DATASETS_CACHE
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from cached_ds.doctor.check import Check, Facts, Finding, Reports, by_host, bytes_text, span
-from cached_ds.doctor.context import Limits, RankContext
+from cached_ds.doctor.checks.check import Check, Facts, Finding, Reports, by_host, bytes_text, span
+from cached_ds.doctor.checks.context import Limits, RankContext
 
 MOSTLY_FREE = 0.9  # of a device's memory before a run; less means that somebody else is on it
 SHARED_MEMORY = Path("/dev/shm")

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.distributed as dist
 
-from cached_ds.doctor.check import Check, Facts, Finding, Reports, span
-from cached_ds.doctor.context import Limits, RankContext
+from cached_ds.doctor.checks.check import Check, Facts, Finding, Reports, span
+from cached_ds.doctor.checks.context import Limits, RankContext
 
 FIRST, LARGEST, GROWTH = 2**16, 2**24, 4  # bytes of a message
 ENOUGH = 0.1  # seconds: a message that takes longer is not made larger

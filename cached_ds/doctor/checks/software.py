@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
-from cached_ds.doctor.check import Check, Facts, Finding, Reports, odd_values, unequal_files
-from cached_ds.doctor.context import Limits, RankContext
+from cached_ds.doctor.checks.check import Check, Facts, Finding, Reports, odd_values, unequal_files
+from cached_ds.doctor.checks.context import Limits, RankContext
 from cached_ds.provenance import facts
 from cached_ds.run.arguments import parse
 from cached_ds.settings.config_files import read_mapping

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cached_ds.doctor.context import Limits, RankContext
+from cached_ds.doctor.checks.context import Limits, RankContext
 
 Facts = dict[str, Any]
 Reports = Mapping[int, Facts]  # rank -> its facts
