@@ -29,8 +29,8 @@ try:
     from cached_ds.evaluation.metrics import decode, summary_metrics
     from cached_ds.leaving import give_up, leave
     from cached_ds.ranks import logs as rank_logs
-    from cached_ds.ranks.discovery import Place
-    from cached_ds.ranks.startup import begin
+    from cached_ds.ranks.discovery import RankInfo
+    from cached_ds.ranks.startup import start_rank
     from cached_ds.run.arguments import Arguments, parse
     from cached_ds.run.build import build_data, build_model
     from cached_ds.run.flags import without_local_rank
@@ -53,13 +53,13 @@ def main(argv: Sequence[str]) -> None:
 
 def work(argv: Sequence[str]) -> None:
     """Meet the other ranks, parse, build, train, evaluate, predict."""
-    place = None
-    with user_errors(place):
-        place = begin(argv)
-    with user_errors(place):
+    info = None
+    with user_errors(info):
+        info = start_rank(argv)
+    with user_errors(info):
         arguments = parse(argv)
         training = arguments.training
-        rank_logs.set_up(place, str(training.output_dir), library_level=training.get_process_log_level())
+        rank_logs.set_up(info, str(training.output_dir), library_level=training.get_process_log_level())
         set_seed(arguments.training.seed)
         splits, tokenizer = build_data(arguments)
         model: Any = build_model(arguments, tokenizer)  # whose class its config names
@@ -85,12 +85,12 @@ def metrics_for(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Cal
 
 
 @contextmanager
-def user_errors(place: Place | None) -> Iterator[None]:
+def user_errors(info: RankInfo | None) -> Iterator[None]:
     """Turn an error that the user can mend into one sentence and exit code 2."""
     try:
         yield
     except (ValueError, OSError, MissingExtra) as error:
-        print(f"train.py: error: {rank_logs.whereabouts(place)}{error}", file=sys.stderr, flush=True)
+        print(f"train.py: error: {rank_logs.whereabouts(info)}{error}", file=sys.stderr, flush=True)
         give_up(2)
 
 
@@ -118,7 +118,7 @@ def draw(output_dir: str | None) -> str:
 
 def train(trainer: CachedSeq2SeqTrainer, documents: Dataset) -> None:
     """Train, and save the model as `from_pretrained` reads it."""
-    result = trainer.train(resume_from_checkpoint=resuming.checkpoint(trainer.args))
+    result = trainer.train(resume_from_checkpoint=resuming.choose_checkpoint(trainer.args))
     trainer.save_model()
     save_metrics(trainer, "train", result.metrics | {"train_samples": len(documents)})
     trainer.save_state()
