@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 BUILD_OPS := from deepspeed.ops.op_builder import ShareMemCommBuilder; ShareMemCommBuilder().load()
 
-.PHONY: install quickstart lint test check parity memory speed longest balance scaling larger docs clean
+.PHONY: install quickstart lint test parity memory speed longest balance scaling larger docs clean
 
 install: $(STAMP)
 
@@ -41,8 +41,6 @@ lint: install
 
 test: lint
 	$(PYTHON) -m pytest $(FLAGS)
-
-check: test
 
 parity: install
 	$(PYTHON) benchmarks/parity.py
