@@ -12,7 +12,7 @@ from helpers import oracle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cached_ds.windows.cut import Document, cut, find_documents, lay_out_passes
+from cached_ds.windows.cut import Document, cut, documents_of, find_documents, lay_out_passes
 
 
 @dataclass(frozen=True)
@@ -155,3 +155,10 @@ def test_a_window_without_room_for_content_is_refused(overlap):
     document = Document(row=3, start=0, length=20, head=6 - 2 * overlap, tail=2)
     with pytest.raises(ValueError, match=f"window=8 leaves no room for document 3: .* overlap={overlap}; use a larger"):
         cut(document, window=8, overlap=overlap)
+
+
+def test_a_mask_is_read_once_and_again_after_it_was_changed():
+    mask = torch.tensor([[1, 1, 1, 0]])
+    assert documents_of(mask) is documents_of(mask)
+    mask[0, 3] = 1
+    assert [document.length for document in documents_of(mask)] == [4]
