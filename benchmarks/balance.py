@@ -3,8 +3,8 @@
     make balance      # or: .venv/bin/python benchmarks/balance.py [--ranks 8 64 512] [--seeds 5] [--fixed_tokens 512]
 
 One document per rank and step; a step of `t` tokens takes a rank a + b * t seconds, and all wait for the slowest. a and
-b are fitted to the `cached` cells of speed.json; where there are none, a / b is 512 tokens. The decoder's work is part
-of a. Lengths are drawn as lengths.py says, anew for every seed, and there are two epochs per seed.
+b are fitted to the `cached` trials of speed.json; where there are none, a / b is 512 tokens. The decoder's work is part
+of a. Lengths are drawn as subjects/lengths.py says, anew for every seed, and there are two epochs per seed.
 
 Beside idle shares stand the time of an epoch against the least that any order of one document per rank and step can
 have, and how many of the documents that share a step do so in the next epoch again. Prints a table and PASS or FAIL for
@@ -22,16 +22,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from harness.benchmark import MEASURED, Benchmark, flag_parser
+from harness.trials import write_json
+from probes.idle import idle_share, rank_times
 from reports import plots
-from reports.results import Limit, Results, Row, markdown, number
+from reports.results import Promise, Results, Row, markdown, number
 from subjects.lengths import DATA
 from torch.utils.data import RandomSampler, Sampler
 from tqdm import tqdm
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from cached_ds.training.sampler import LengthBalancedSampler, idle_share, rank_times
+from cached_ds.training.sampler import LengthBalancedSampler
 
-MEASURED = Path(__file__).parent.parent / "docs" / "measured"
 FIXED_TOKENS = 512
 SAMPLERS = ("random", "length grouping", "cached_ds")
 TARGET = ("BookSum, chapters", 64)
@@ -60,7 +62,7 @@ def step_model(path: Path) -> tuple[float, float] | None:
     """Seconds (a, b) of a step of t tokens, a + b * t, fitted to the medians of `cached`; None without two lengths."""
     if not path.is_file():
         return None
-    results = Results(json.loads(path.read_text(encoding="utf-8"))["cells"])
+    results = Results(json.loads(path.read_text(encoding="utf-8"))["trials"])
     found = {length: results.median("cached", length, "seconds") for length in results.lengths()}
     points = {length: seconds for length, seconds in found.items() if seconds is not None}
     if len(points) < 2:
@@ -92,7 +94,7 @@ def met_again(first: Sequence[int], second: Sequence[int], *, num_ranks: int) ->
 
 
 def measure(name: str, num_ranks: int, seed: int, *, fixed_tokens: float) -> list[Row]:
-    """Two epochs of every sampler on one data set."""
+    """The rows of two epochs of every sampler on one data set."""
     lengths = DATA[name].draw(seed)
     shape = {"num_ranks": num_ranks, "fixed_tokens": fixed_tokens}
     least = least_time(lengths, **shape)
@@ -136,11 +138,11 @@ def ratio(rows: list[Row], name: str, ranks: int) -> float | None:
     return ours / others if ours is not None and others else None
 
 
-def limits(rows: list[Row]) -> list[Limit]:
+def promises(rows: list[Row]) -> list[Promise]:
     """The promises; those that this run did not measure have no value."""
     return [
-        Limit(f"{TARGET[0]}, {TARGET[1]} ranks: idle share / random's", ratio(rows, *TARGET), 0.25),
-        Limit(
+        Promise(f"{TARGET[0]}, {TARGET[1]} ranks: idle share / random's", ratio(rows, *TARGET), 0.25),
+        Promise(
             f"{FEW[0]}, {FEW[1]} ranks: epoch / least possible",
             median(rows, *FEW, "cached_ds", "time_over_least"),
             1.10,
@@ -159,35 +161,34 @@ def plan(arguments: argparse.Namespace) -> list[tuple[str, int, int]]:
     ]
 
 
-def main() -> int:
-    """Simulate, print, write; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def plot(rows: list[Row], path: Path) -> None:
+    """Idle share against ranks."""
+    plots.balance(rows, SAMPLERS, path)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = flag_parser(__doc__)
     parser.add_argument("--ranks", type=int, nargs="+", default=[8, 64, 512], help="numbers of ranks")
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA), help="whose lengths")
     parser.add_argument("--seeds", type=int, default=5, help="data sets drawn of each kind (default: 5)")
     parser.add_argument("--speed", type=Path, default=MEASURED / "speed.json", help="the speed benchmark's results")
     parser.add_argument("--fixed_tokens", type=float, help="a / b (default: of --speed, else 512)")
-    parser.add_argument("--output_dir", type=Path, default=MEASURED, help="where results go (default: docs/measured)")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Simulate, write, print; returns the exit code."""
+    arguments = parse()
     model, fixed_tokens = step_model(arguments.speed), arguments.fixed_tokens
     if fixed_tokens is None:
         fixed_tokens = model[0] / model[1] if model else FIXED_TOKENS
     places = tqdm(plan(arguments), unit="data set")
     rows = [row for place in places for row in measure(*place, fixed_tokens=fixed_tokens)]
-    write(rows, arguments.output_dir, fixed_tokens=fixed_tokens)
-    print(f"fixed cost of a step: {fixed_tokens:.0f} tokens", table(rows), sep="\n\n")
-    promises = limits(rows)
-    print(*(promise.line() for promise in promises), sep="\n")
-    return int(not all(promise.passed for promise in promises))
-
-
-def write(rows: list[Row], folder: Path, *, fixed_tokens: float) -> None:
-    """Table, JSON and plot."""
     about = {"fixed_tokens": fixed_tokens, "lengths": {name: asdict(lengths) for name, lengths in DATA.items()}}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "balance.md").write_text(table(rows), encoding="utf-8")
-    (folder / "balance.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    plots.balance(rows, SAMPLERS, folder / "balance.png")
+    write_json(arguments.output_dir / "balance.json", {**about, "rows": rows})
+    print(f"fixed cost of a step: {fixed_tokens:.0f} tokens\n")
+    return Benchmark(name="balance", table=table, promises=promises, plot=plot).report(rows, arguments.output_dir)
 
 
 if __name__ == "__main__":

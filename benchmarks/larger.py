@@ -12,28 +12,28 @@ broken.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
-from harness import cells
-from harness.cells import Cell, Machine
-from harness.crew import Local, Result
-from reports.results import Limit, Row, markdown
-from subjects.engines import ALONE
+from harness.benchmark import Benchmark, add_trial_flags, flag_parser
+from harness.machine import Machine, all_cores
+from harness.runners import LocalRunner
+from harness.trials import Result, Trial
+from reports.results import Promise, Row, markdown
 from subjects.shape import Shape, make_model
+from subjects.trainers import ALONE
 
 SCRIPT, STEPS, WINDOWS, GIB = "larger_step.py", 3, 2, 2**30
-ENGINES = {"zero3_offload": "ZeRO-3, offload", "fsdp2": "FSDP2"}
-TITLES = {ALONE: "one process", **ENGINES}
+ENGINE_TITLES = {"zero3_offload": "ZeRO-3, offload", "fsdp2": "FSDP2"}
+TITLES = {ALONE: "one process", **ENGINE_TITLES}
 TOLERANCE = 1e-5  # relative, of a loss in float32
 SHARE = 0.8  # a rank's peak on the most ranks / that of one process
 STATES = ("parameters", "gradients", "optimizer", "master")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """What is trained.
 
@@ -52,7 +52,7 @@ class Model:
 
     def parameters(self, layers: int) -> int:
         """How many parameters it has with so many layers in encoder and decoder."""
-        shape = dataclasses.replace(Shape(**self.shape), encoder_layers=layers, decoder_layers=layers)
+        shape = replace(Shape(**self.shape), encoder_layers=layers, decoder_layers=layers)
         with torch.device("meta"):
             return sum(p.numel() for p in make_model(shape, length=shape.window, led=self.led).parameters())
 
@@ -66,33 +66,27 @@ MODELS = (
 )
 
 
-def plan(model: Model, ranks: list[int]) -> list[Cell]:
-    """The cells of a model."""
-    alone = [_cell(model, ALONE, 1, memory=memory) for memory in (None, model.memory)]
-    return alone + [_cell(model, variant, count, memory=model.memory) for count in ranks for variant in ENGINES]
+def plan(model: Model, ranks: list[int]) -> list[Trial]:
+    """One process without and with the limit, then every number of ranks under every engine."""
+    alone = [_trial(model, ALONE, 1, memory=memory) for memory in (None, model.memory)]
+    return alone + [_trial(model, variant, count, memory=model.memory) for count in ranks for variant in ENGINE_TITLES]
 
 
-def _cell(model: Model, variant: str, ranks: int, *, memory: float | None) -> Cell:
+def _trial(model: Model, variant: str, ranks: int, *, memory: float | None) -> Trial:
     length = Shape(**model.shape).length_of(windows=WINDOWS)
     what = {"title": model.title, "variant": variant, "ranks": ranks, "memory": memory, "fake": False}
     how = {"length": length, "steps": STEPS, "fields": {"schedule": "layer"}, "shape": model.shape, "led": model.led}
-    return Cell(what | how, script=SCRIPT)
+    return Trial(what | how, script=SCRIPT)
 
 
-def run(cell: Cell, machine: Machine) -> Result:
-    """The joint result of a cell, whose processes may allocate as much as it says."""
-    memory = cell.settings["memory"] or machine.memory_gib
-    return Local().run(cell, dataclasses.replace(machine, memory_gib=memory))
-
-
-def measured(planned: list[Cell], store: cells.Store) -> list[Row]:
-    """What is done of the plan, in its order: a run that goes on has the cells in another, and perhaps more."""
-    found = [(cell, store.find(cell)) for cell in planned]
-    return [{"settings": cell.settings, "result": result} for cell, result in found if result is not None]
+def run(trial: Trial, machine: Machine) -> Result:
+    """The results of all ranks of a trial, whose processes may allocate as much as it says."""
+    memory = trial.settings["memory"] or machine.memory_gib
+    return LocalRunner().run(trial, replace(machine, memory_gib=memory))
 
 
 def table(rows: list[Row]) -> str:
-    """A line per cell."""
+    """A line per trial."""
     header = ("model", "parameters here (of all)", "engine", "ranks", "GiB that a rank may allocate")
     header += ("states per rank, GiB", "peak per rank, GiB", f"losses of {STEPS} steps")
     return markdown(header, [_line(row) for row in rows])
@@ -117,33 +111,32 @@ def peak(row: Row) -> int:
 
 def states(row: Row) -> int:
     """Bytes of parameters, gradients and optimizer states on the largest rank."""
-    return max(sum(rank["held"][part] for part in STATES) for rank in row["result"]["ranks"])
+    return max(sum(rank["state_bytes"][part] for part in STATES) for rank in row["result"]["ranks"])
 
 
-def limits(rows: list[Row]) -> list[Limit]:
-    """The promises of `make larger`."""
-    return [
-        limit for model in MODELS for limit in _limits([row for row in rows if row["settings"]["title"] == model.title])
-    ]
+def promises(rows: list[Row]) -> list[Promise]:
+    """Of every model: one process fails, ranks train with the same losses and less memory."""
+    by_model = [[row for row in rows if row["settings"]["title"] == model.title] for model in MODELS]
+    return [promise for found in by_model for promise in _promises(found)]
 
 
-def _limits(rows: list[Row]) -> Iterator[Limit]:
+def _promises(rows: list[Row]) -> Iterator[Promise]:
     """Those of one model: on the most ranks it must train; on fewer it may need more than the limit."""
     first, second, *others = rows
     title = first["settings"]["title"]
-    yield Limit(f"{title}: one process with the limit trains", float("failed" not in second["result"]), 0)
+    yield Promise(f"{title}: one process with the limit trains", float("failed" not in second["result"]), 0)
     most = max(row["settings"]["ranks"] for row in others)
     failed = [row for row in (first, *others) if "failed" in row["result"]]
     needed = [row for row in failed if row["settings"]["ranks"] in (1, most)]
-    yield Limit(f"{title}: cells without a limit or on {most} ranks that failed", len(needed), 0)
-    for variant, name in ENGINES.items():
+    yield Promise(f"{title}: trials without a limit or on {most} ranks that failed", len(needed), 0)
+    for variant, name in ENGINE_TITLES.items():
         found = [row for row in others if row["settings"]["variant"] == variant and row not in failed]
         if first in failed or not found:
             continue
         error = _difference(first, found)
-        yield Limit(f"{title}, {name}: relative difference of a loss to one process", error, TOLERANCE)
+        yield Promise(f"{title}, {name}: relative difference of a loss to one process", error, TOLERANCE)
         share = peak(max(found, key=lambda row: row["settings"]["ranks"])) / peak(first)
-        yield Limit(f"{title}, {name}: peak per rank on the most ranks / of one process", share, SHARE)
+        yield Promise(f"{title}, {name}: peak per rank on the most ranks / of one process", share, SHARE)
 
 
 def _difference(one: Row, rows: list[Row]) -> float:
@@ -152,26 +145,26 @@ def _difference(one: Row, rows: list[Row]) -> float:
     return max(abs(loss / wanted - 1) for losses in found for loss, wanted in losses)
 
 
-def main() -> int:
-    """Measure, print, write; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = flag_parser(__doc__)
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4], help="numbers of ranks (default: 2 4)")
-    cells.add_flags(parser)
+    add_trial_flags(parser)
     arguments = parser.parse_args()
-    arguments.cores = arguments.cores or sorted(os.sched_getaffinity(0))
-    machine = cells.machine_of(arguments)
-    folder = arguments.output_dir
-    store = cells.Store(folder / "larger.json", resume=arguments.resume, about=cells.about(machine))
-    planned = [cell for model in MODELS for cell in plan(model, arguments.ranks)]
+    arguments.cores = arguments.cores or all_cores()
+    return arguments
 
-    def write(_: list[Row]) -> None:
-        (folder / "larger.md").write_text(table(measured(planned, store)), encoding="utf-8")
 
-    cells.run_all(planned, machine, store, after_each=write, run=run)
-    rows = measured(planned, store)
-    promises = limits(rows)
-    print(table(rows), *(promise.line() for promise in promises), sep="\n")
-    return int(not all(promise.passed for promise in promises))
+def main() -> int:
+    """Measure, write, print; returns the exit code."""
+    arguments = parse()
+    return Benchmark(
+        name="larger",
+        plan=[trial for model in MODELS for trial in plan(model, arguments.ranks)],
+        only_planned=True,  # a changed limit of memory or a failed trial leaves rows of another order in the file
+        table=table,
+        promises=promises,
+    ).measure(arguments, run=run)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,30 @@
 """The longest document: one full training step on 524,288 tokens, and the same step again in another way.
 
-    make longest      # or: .venv/bin/python benchmarks/longest.py [--tokens 8192] [--parallel]
+    make longest      # or: .venv/bin/python benchmarks/longest.py [--tokens 8192] [--parallel] [--resume]
 
 The same weights and document in two fresh processes: window by window, and with another grouping and H and its gradient
-in a memory-mapped file. The two must agree in every gradient, and each must stay within
-4 GiB above model, gradients and optimizer's states. Prints the table and PASS or FAIL, writes longest.md and
-longest.json; exits with 1 where a promise is broken. `--parallel` runs both at once, each on its own cores.
+in a memory-mapped file. The two must agree in every gradient, and each must stay within 4 GiB above model, gradients
+and optimizer's states. Prints the table and PASS or FAIL, writes longest.md and longest.json; exits with 1 where a
+promise is broken. `--parallel` runs both at once, each on its own cores. `--resume` keeps an earlier run only together
+with the other one, since their gradients are compared and not kept.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import cells
-from harness.cells import Cell, Machine
-from reports.results import Limit, markdown
+from harness import trials
+from harness.benchmark import Benchmark, add_trial_flags, flag_parser
+from harness.machine import Machine, all_cores
+from harness.trials import Result, Store, Trial
+from reports.results import Promise, Row, markdown
 from safetensors import safe_open
 
 TOKENS = 524288
@@ -33,92 +36,114 @@ BUDGET, TOLERANCE = 4.0, 1e-5  # GiB; float32 sums of half a million tokens in a
 NEGLIGIBLE = 1e-6  # of the whole gradient: parameters whose gradient is mathematically zero (biases of keys)
 
 
-def run_both(arguments: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
-    """The results of both runs, which leave their gradients in `folder`."""
-    machine, jobs = cells.machine_of(arguments), []
-    for number, (name, fields) in enumerate(RUNS.items()):
-        gradients = str(folder / f"{number}.safetensors")
-        settings = {"length": arguments.tokens, "fields": fields | arguments.cached_fields, "shape": arguments.shape}
-        jobs.append(
-            (name, Cell(settings | {"gradients": gradients}, script="longest_step.py"), _cores(machine, number))
-        )
-    with ThreadPoolExecutor(2 if arguments.parallel else 1) as pool:
-        found = pool.map(
-            lambda job: cells.run(job[1], job[2] if arguments.parallel else machine, show_stderr=True), jobs
-        )
-        return dict(zip(RUNS, found, strict=True))
+def plan(arguments: argparse.Namespace) -> list[Trial]:
+    """A trial per way of taking the step."""
+    planned = []
+    for name, fields in RUNS.items():
+        settings = {"length": arguments.tokens, "run": name, "fields": fields | arguments.cached_fields}
+        planned.append(Trial(settings | {"shape": arguments.shape}, script="longest_step.py"))
+    return planned
 
 
-def _cores(machine: Machine, number: int) -> Machine:
-    """The machine of one of two runs at once: its own cores."""
-    first = number * machine.threads
-    return dataclasses.replace(machine, cores=tuple(range(first, first + machine.threads)))
+def measure(arguments: argparse.Namespace) -> list[Row]:
+    """The rows of both runs: those of longest.json with `--resume`, if both are there; otherwise of fresh processes."""
+    machine, planned = Machine.from_flags(arguments), plan(arguments)
+    store = Store(arguments.output_dir / "longest.json", resume=arguments.resume, about=machine.describe())
+    if len(rows := store.rows_of(planned)) == len(planned):
+        return rows
+    store.rows.clear()
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{number}.safetensors" for number in range(len(planned))]
+        results = run_both(planned, files, machine, parallel=arguments.parallel)
+        difference = compare(results, files)
+    for trial, result in zip(planned, results, strict=True):
+        store.add(trial, result | difference)
+    return store.rows
+
+
+def run_both(planned: list[Trial], files: list[Path], machine: Machine, *, parallel: bool) -> list[Result]:
+    """The results of both runs, which leave their gradients in `files`."""
+
+    def run_one(number: int) -> Result:
+        trial = replace(planned[number], settings=planned[number].settings | {"gradients": str(files[number])})
+        return trials.run(trial, machine.share(number) if parallel else machine, show_stderr=True)
+
+    with ThreadPoolExecutor(2 if parallel else 1) as pool:
+        return list(pool.map(run_one, range(len(planned))))
+
+
+def compare(results: list[Result], files: list[Path]) -> Result:
+    """The worst relative difference of a gradient between the runs, and the parameter's name; None if one failed."""
+    if any("failed" in result for result in results):
+        return {"worst_difference": None, "worst_parameter": None}
+    error, name = worst_error(*files)
+    return {"worst_difference": error, "worst_parameter": name}
 
 
 def worst_error(first: Path, second: Path) -> tuple[float, str]:
-    """The worst relative error of a parameter's gradient, and its name; one tensor in memory at a time."""
+    """The worst relative error of a parameter's gradient, and its name; one parameter in memory at a time."""
+    norms, gaps = {}, {}
     with safe_open(first, "pt") as ours, safe_open(second, "pt") as theirs:
-        assert set(ours.keys()) == set(theirs.keys())
-        norms = {name: ours.get_tensor(name).double().norm().item() for name in ours.keys()}  # noqa: SIM118 (no dict)
-        whole = math.sqrt(sum(norm**2 for norm in norms.values()))
-        gaps = {name: (ours.get_tensor(name).double() - theirs.get_tensor(name)).norm().item() for name in norms}
-    return max((gap / max(norms[name], NEGLIGIBLE * whole), name) for name, gap in gaps.items())
+        names = list(ours.keys())
+        assert set(names) == set(theirs.keys())
+        for name in names:
+            gradient, other = ours.get_tensor(name).double(), theirs.get_tensor(name)
+            norms[name] = gradient.norm().item()
+            gaps[name] = (gradient - other).norm().item()
+    whole = math.sqrt(sum(norm**2 for norm in norms.values()))
+    errors = {name: gaps[name] / max(norms[name], NEGLIGIBLE * whole) for name in names}
+    worst = max(names, key=lambda name: (errors[name], name))
+    return errors[worst], worst
 
 
-def table(found: dict[str, dict[str, Any]], tokens: int) -> str:
-    """A line per run."""
-    header = (
-        f"one step, {tokens:,} tokens",
-        "GiB above model, gradients, optimizer",
-        "processor minutes",
-        "ms/token",
-        "loss",
-    )
-    return markdown(header, [[name, *_line(result, tokens)] for name, result in found.items()])
+def table(rows: list[Row]) -> str:
+    """A line per run, and by how much their gradients differ."""
+    tokens, found = rows[0]["settings"]["length"], rows[0]["result"]
+    columns = ("GiB above model, gradients, optimizer", "processor minutes", "ms/token", "loss")
+    text = markdown((f"one step, {tokens:,} tokens", *columns), map(_line, rows))
+    if found["worst_difference"] is None:
+        return text
+    error, name = found["worst_difference"], found["worst_parameter"]
+    return f"{text}\nThe gradients of the two runs differ by at most {error:.1e} of a parameter's (`{name}`).\n"
 
 
-def _line(result: dict[str, Any], tokens: int) -> list[str]:
+def _line(row: Row) -> list[str]:
+    settings, result = row["settings"], row["result"]
     if "failed" in result:
-        return [result["failed"], "–", "–", "–"]
-    seconds = result["cpu_seconds"]
-    shown = [f"{result['peak_bytes'] / 2**30:.2f}", f"{seconds / 60:.1f}", f"{1000 * seconds / tokens:.2f}"]
-    return [*shown, f"{result['loss']:.6f}"]
+        return [settings["run"], result["failed"], "–", "–", "–"]
+    peak, seconds = result["peak_bytes"] / 2**30, result["cpu_seconds"]
+    shown = [f"{peak:.2f}", f"{seconds / 60:.1f}", f"{1000 * seconds / settings['length']:.2f}"]
+    return [settings["run"], *shown, f"{result['loss']:.6f}"]
 
 
-def limits(found: dict[str, dict[str, Any]], error: float) -> list[Limit]:
-    """The promises of `make longest`."""
-    peaks = [
-        Limit(f"{name}: GiB above model, gradients, optimizer", result.get("peak_bytes", math.inf) / 2**30, BUDGET)
-        for name, result in found.items()
-    ]
-    return [*peaks, Limit("worst relative difference of a gradient between the two runs", error, TOLERANCE)]
+def promises(rows: list[Row]) -> list[Promise]:
+    """Bounds of both peaks and of the difference of the gradients; a run that failed breaks them."""
+    found = []
+    for row in rows:
+        peak = row["result"].get("peak_bytes", math.inf) / 2**30
+        found.append(Promise(f"{row['settings']['run']}: GiB above model, gradients, optimizer", peak, BUDGET))
+    error = rows[0]["result"]["worst_difference"]
+    what = "worst relative difference of a gradient between the two runs"
+    return [*found, Promise(what, math.inf if error is None else error, TOLERANCE)]
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = flag_parser(__doc__)
+    parser.add_argument("--tokens", type=int, default=TOKENS, help=f"length of the document (default: {TOKENS})")
+    parser.add_argument("--parallel", action="store_true", help="both runs at once, each on its own cores")
+    add_trial_flags(parser)
+    parser.set_defaults(timeout=4 * 3600)
+    arguments = parser.parse_args()
+    if arguments.parallel:
+        arguments.cores = arguments.cores or all_cores()
+    return arguments
 
 
 def main() -> int:
-    """Run, compare, print, write; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=TOKENS, help=f"length of the document (default: {TOKENS})")
-    parser.add_argument("--parallel", action="store_true", help="both runs at once, each on its own cores")
-    cells.add_flags(parser)
-    parser.set_defaults(timeout=4 * 3600)
-    arguments = parser.parse_args()
-    folder = arguments.output_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    store = cells.Store(folder / "longest.json", resume=False, about=cells.about(cells.machine_of(arguments)))
-    with tempfile.TemporaryDirectory() as name:
-        found = run_both(arguments, Path(name))
-        failed = any("failed" in result for result in found.values())
-        error, where = (math.inf, "") if failed else worst_error(*sorted(Path(name).iterdir()))
-    text = table(found, arguments.tokens)
-    if not failed:
-        text += f"\nThe gradients of the two runs differ by at most {error:.1e} of a parameter's (`{where}`).\n"
-    (folder / "longest.md").write_text(text, encoding="utf-8")
-    for name, result in found.items():
-        settings = {"length": arguments.tokens, "run": name, "fields": RUNS[name], "shape": arguments.shape}
-        store.add(Cell(settings, script="longest_step.py"), result | {"worst_difference": None if failed else error})
-    promises = limits(found, error)
-    print(text, *(promise.line() for promise in promises), sep="\n")
-    return int(not all(promise.passed for promise in promises))
+    """Measure, write, print; returns the exit code."""
+    arguments = parse()
+    return Benchmark(name="longest", table=table, promises=promises).report(measure(arguments), arguments.output_dir)
 
 
 if __name__ == "__main__":

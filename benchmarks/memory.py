@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
+from pathlib import Path
 
-from harness import cells
-from harness.cells import Cell
+from harness.benchmark import Benchmark, add_trial_flags, flag_parser
+from harness.trials import Trial
 from reports import plots
-from reports.results import Limit, Results, Row, markdown, number, tokens
+from reports.results import Promise, Results, Row, markdown, number, tokens
 from subjects.shape import Shape
 from subjects.variants import NAMES, TITLES, fields_of
 
@@ -33,17 +35,17 @@ SETUPS = {
 ITEM = 4  # bytes of a float32
 
 
-def plan(arguments: argparse.Namespace) -> list[Cell]:
-    """The cells of saved bytes, then those of peaks, the shortest documents first."""
+def plan(arguments: argparse.Namespace) -> list[Trial]:
+    """The trials of saved bytes, then those of peaks, the shortest documents first."""
     saving = [
-        make_cell(arguments, variant, arguments.saved_length, 0, probe="saved", setup=setup)
+        make_trial(arguments, variant, arguments.saved_length, 0, probe="saved", setup=setup)
         for setup in SETUPS.values()
         for variant in SAVING
         if variant in arguments.variants
     ]
     longest = LONGEST | ({} if arguments.peer_limit is None else dict.fromkeys(LONGEST, arguments.peer_limit))
     peaks = [
-        make_cell(arguments, variant, length, number, probe="step")
+        make_trial(arguments, variant, length, number, probe="step")
         for length in arguments.lengths
         for number in range(arguments.rounds)
         for variant in arguments.variants
@@ -52,7 +54,7 @@ def plan(arguments: argparse.Namespace) -> list[Cell]:
     return saving + peaks
 
 
-def make_cell(
+def make_trial(
     arguments: argparse.Namespace,
     variant: str,
     length: int,
@@ -60,11 +62,11 @@ def make_cell(
     *,
     probe: str,
     setup: dict[str, float] | None = None,
-) -> Cell:
-    """One step of one variant."""
+) -> Trial:
+    """A trial of one step of one variant."""
     fields = fields_of(variant, arguments.cached_fields, frugal=True)
     shape = arguments.shape | ({} if setup is None else {"encoder_layers": 1} | setup)
-    return Cell({"variant": variant, "length": length, "fields": fields, "shape": shape, "probe": probe}, number)
+    return Trial({"variant": variant, "length": length, "fields": fields, "shape": shape, "probe": probe}, number)
 
 
 def split(rows: list[Row]) -> tuple[Results, Results]:
@@ -131,41 +133,47 @@ def _milliseconds(seconds: list[float]) -> str:
     return " → ".join(f"{1000 * each:.2f}" for each in seconds)
 
 
-def limits(rows: list[Row], shape: Shape) -> list[Limit]:
-    """The promises of `make memory`."""
+def promises(rows: list[Row], *, shape: Shape) -> list[Promise]:
+    """Bounds of saved bytes, of growth, and of processor time per token."""
     peaks, saved = split(rows)
     bars, states = saved_bytes(saved).get("cached", {}), shape.width * ITEM
-    found = [Limit(f"decoder saves per token, {setup}", bars.get(setup), 1.05 * states) for setup in SETUPS]
-    found.append(Limit("cached grows by, bytes per token", growth(peaks, "cached"), 2.1 * states))
+    found = [Promise(f"decoder saves per token, {setup}", bars.get(setup), 1.05 * states) for setup in SETUPS]
+    found.append(Promise("cached grows by, bytes per token", growth(peaks, "cached"), 2.1 * states))
     # On disk only the ids, the mask and where the states go stay in memory: int64 each, one copy of the caller's.
-    found.append(Limit("cached_disk grows by, bytes per token", growth(peaks, "cached_disk"), 0.05 * states))
+    found.append(Promise("cached_disk grows by, bytes per token", growth(peaks, "cached_disk"), 0.05 * states))
     rates = token_seconds(peaks, "cached")
     slower = rates[1] / rates[0] if len(rates) > 1 else None
-    return [*found, Limit("cached: processor time per token, longest / shortest document", slower, 1.10)]
+    return [*found, Promise("cached: processor time per token, longest / shortest document", slower, 1.10)]
 
 
-def main() -> int:
-    """Measure, print, write; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def plot(rows: list[Row], path: Path) -> None:
+    """Peaks against length, and bars of saved bytes."""
+    peaks, saved = split(rows)
+    plots.memory(peaks, saved_bytes(saved), path)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = flag_parser(__doc__)
     parser.add_argument("--lengths", type=int, nargs="*", default=[16384, 65536, 262144], help="tokens")
     parser.add_argument("--rounds", type=int, default=1, help="rounds of each length (default: 1)")
     parser.add_argument("--variants", nargs="+", choices=NAMES, default=DEFAULT, help="what to compare")
     parser.add_argument("--peer_limit", type=int, help="tokens up to which peers run (default: full 16K, others 64K)")
     parser.add_argument("--saved_length", type=int, default=8192, help="tokens where saved bytes are counted")
-    cells.add_flags(parser)
-    arguments = parser.parse_args()
-    machine, shape, folder = cells.machine_of(arguments), Shape(**arguments.shape), arguments.output_dir
-    store = cells.Store(folder / "memory.json", resume=arguments.resume, about=cells.about(machine))
+    add_trial_flags(parser)
+    return parser.parse_args()
 
-    def write(rows: list[Row]) -> None:
-        (folder / "memory.md").write_text(table(rows), encoding="utf-8")
 
-    cells.run_all(plan(arguments), machine, store, after_each=write)
-    peaks, saved = split(store.rows)
-    plots.memory(peaks, saved_bytes(saved), folder / "memory.png")
-    promises = limits(store.rows, shape)
-    print(table(store.rows), *(promise.line() for promise in promises), sep="\n")
-    return int(not all(promise.passed for promise in promises))
+def main() -> int:
+    """Measure, write, print; returns the exit code."""
+    arguments = parse()
+    return Benchmark(
+        name="memory",
+        plan=plan(arguments),
+        table=table,
+        promises=partial(promises, shape=Shape(**arguments.shape)),
+        plot=plot,
+    ).measure(arguments)
 
 
 if __name__ == "__main__":

@@ -15,19 +15,20 @@ adds to the file.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+from pathlib import Path
 from typing import Any
 
-from harness import cells
-from harness.cells import Cell, Machine
-from harness.crew import Crew, discover, make_crew
+from harness.benchmark import Benchmark, add_trial_flags, flag_parser
+from harness.machine import Machine, all_cores
+from harness.runners import discover, make_runner
+from harness.trials import Trial
 from reports import scaling_plots
 from reports.results import Row
-from reports.scaling_report import failures, limits, table
+from reports.scaling_report import failures, promises, table
 from reports.scaling_results import Scaling
-from subjects.engines import ALONE, ENGINES
 from subjects.shape import Shape
+from subjects.trainers import ALONE, COMPARED
 
 from cached_ds import leaving
 
@@ -38,8 +39,8 @@ TINY |= {"window": 16, "target": 6}
 TWO_LENGTHS = [16, Shape(**TINY).length_of(windows=20)]
 
 
-def plan(arguments: argparse.Namespace) -> list[Cell]:
-    """All cells: what is only counted, then round by round everything that is timed."""
+def plan(arguments: argparse.Namespace) -> list[Trial]:
+    """All trials: what is only counted, then round by round everything that is timed."""
     counted = [
         *(_two_lengths(arguments, variant) for variant in arguments.engines if max(arguments.ranks) > 1),
         *(
@@ -48,10 +49,10 @@ def plan(arguments: argparse.Namespace) -> list[Cell]:
             for variant in arguments.engines
         ),
     ]
-    return counted + [cell for number in range(arguments.rounds) for cell in _round(arguments, number)]
+    return counted + [trial for number in range(arguments.rounds) for trial in _round(arguments, number)]
 
 
-def _round(arguments: argparse.Namespace, number: int) -> list[Cell]:
+def _round(arguments: argparse.Namespace, number: int) -> list[Trial]:
     """Every number of ranks with a document per rank and with `--documents` in all."""
     found = [_timed(arguments, ALONE, 1, documents, number) for documents in sorted({1, arguments.documents})]
     for ranks in arguments.ranks:
@@ -62,90 +63,103 @@ def _round(arguments: argparse.Namespace, number: int) -> list[Cell]:
     return found
 
 
-def _timed(arguments: argparse.Namespace, variant: str, ranks: int, documents: int, number: int) -> Cell:
+def _timed(arguments: argparse.Namespace, variant: str, ranks: int, documents: int, number: int) -> Trial:
     counted = [] if variant == ALONE else [SHORT]
-    return Cell(_settings(arguments, variant, ranks) | {"documents": documents, "counted": counted}, number, SCRIPT)
+    return Trial(_settings(arguments, variant, ranks) | {"documents": documents, "counted": counted}, number, SCRIPT)
 
 
-def _counted(arguments: argparse.Namespace, variant: str, ranks: int) -> Cell:
+def _counted(arguments: argparse.Namespace, variant: str, ranks: int) -> Trial:
     """One process that takes itself for a rank of `ranks`."""
     own = {"steps": 0, "length": SHORT, "counted": [SHORT], "fake": True}
-    return Cell(_settings(arguments, variant, ranks) | own, 0, SCRIPT)
+    return Trial(_settings(arguments, variant, ranks) | own, 0, SCRIPT)
 
 
-def _two_lengths(arguments: argparse.Namespace, variant: str) -> Cell:
+def _two_lengths(arguments: argparse.Namespace, variant: str) -> Trial:
     """A tiny model on real ranks, with a document of one window and one of twenty."""
     own = {"steps": 0, "length": max(TWO_LENGTHS), "counted": TWO_LENGTHS, "shape": TINY, "probe": "lengths"}
-    return Cell(_settings(arguments, variant, max(arguments.ranks)) | own, 0, SCRIPT)
+    return Trial(_settings(arguments, variant, max(arguments.ranks)) | own, 0, SCRIPT)
 
 
 def _settings(arguments: argparse.Namespace, variant: str, ranks: int) -> dict[str, Any]:
-    """What all cells have; one document per rank."""
+    """The settings that all trials have, with one document per rank."""
     common = {"length": arguments.length, "steps": arguments.steps, "shape": arguments.shape}
     own = {"variant": variant, "ranks": ranks, "documents": ranks, "fake": False, "probe": "scaling"}
     return common | own | {"fields": arguments.cached_fields}
 
 
-def parse(launched: int) -> argparse.Namespace:
-    """The flags; `launched` is the number of ranks that a launcher started, 0 without one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(*, launched: int) -> argparse.Namespace:
+    """Read the command line; `launched` is the number of ranks that a launcher started, 0 without one."""
+    parser = flag_parser(__doc__)
     add = parser.add_argument
     add("--ranks", type=int, nargs="+", help="numbers of ranks (default: 1, 2, 4 ... while each has cores of its own)")
     add("--length", type=int, default=16384, help="tokens of every document (default: 16384)")
     add("--documents", type=int, help="documents per step of strong scaling (default: the largest number of ranks)")
     add("--rounds", type=int, default=3, help="rounds (default: 3)")
-    add("--steps", type=int, default=1, help="timed steps per cell (default: 1)")
-    add("--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES), help="what to compare")
+    add("--steps", type=int, default=1, help="timed steps per trial (default: 1)")
+    add("--engines", nargs="+", choices=list(COMPARED), default=list(COMPARED), help="what to compare")
     add("--counted", type=int, nargs="*", default=[8, 64, 512], help="ranks to count only (default: 8 64 512)")
-    cells.add_flags(parser)
-    return _checked(parser, parser.parse_args(), launched)
-
-
-def _checked(parser: argparse.ArgumentParser, arguments: argparse.Namespace, launched: int) -> argparse.Namespace:
-    """Defaults that depend on the machine, and what cannot be."""
-    if launched and arguments.ranks not in (None, [launched]):
-        parser.error(f"--ranks {arguments.ranks}: a launcher started {launched} ranks; leave the flag out")
-    arguments.cores = arguments.cores or sorted(os.sched_getaffinity(0))
-    room = launched or len(arguments.cores) // arguments.threads
-    arguments.ranks = [launched] if launched else arguments.ranks or [2**power for power in range(room.bit_length())]
-    arguments.documents = arguments.documents or max(arguments.ranks)
-    if not arguments.ranks or any(arguments.documents % ranks for ranks in arguments.ranks):
-        parser.error(f"--documents {arguments.documents} cannot be dealt evenly over --ranks {arguments.ranks}")
+    add_trial_flags(parser)
+    arguments = parser.parse_args()
+    try:
+        set_defaults(arguments, launched=launched)
+        check(arguments, launched=launched)
+    except ValueError as error:
+        parser.error(str(error))
     return arguments
 
 
+def set_defaults(arguments: argparse.Namespace, *, launched: int) -> None:
+    """Set what was not given: cores and ranks by the machine or the launcher, documents by the ranks."""
+    if arguments.cores is None:
+        arguments.cores = all_cores()
+    if arguments.ranks is None:
+        most = len(arguments.cores) // arguments.threads
+        arguments.ranks = [launched] if launched else [2**power for power in range(most.bit_length())]
+    if arguments.documents is None:
+        arguments.documents = max(arguments.ranks, default=0)
+
+
+def check(arguments: argparse.Namespace, *, launched: int) -> None:
+    """Refuse numbers of ranks that cannot be.
+
+    Raises:
+        ValueError: a launcher started another number; there are fewer cores than threads; some rank would get more
+            documents than another.
+    """
+    ranks, documents = arguments.ranks, arguments.documents
+    if launched and ranks != [launched]:
+        raise ValueError(f"--ranks {ranks}: a launcher started {launched} ranks; leave the flag out")
+    if not ranks:
+        raise ValueError(f"--threads {arguments.threads} is more than the cores {arguments.cores}; give --ranks")
+    if documents < 1 or any(documents % each for each in ranks):
+        raise ValueError(f"--documents {documents} cannot be dealt evenly over --ranks {ranks}")
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Speed, collectives and bytes against ranks."""
+    scaling_plots.draw(Scaling(rows), path)
+
+
 def main() -> int:
-    """Measure, print, write; returns the exit code."""
+    """Measure, write, print; returns the exit code."""
     try:
-        place = discover()
+        info = discover()
     except ValueError as error:
         print(f"scaling.py: error: {error}", file=sys.stderr)
         return 2
-    arguments = parse(place.world if place else 0)
-    machine, crew = cells.machine_of(arguments), make_crew(place, timeout=arguments.timeout)
-    if crew.leads:
-        code = lead(arguments, machine, crew)
-        crew.dismiss(code)
+    arguments = parse(launched=info.world_size if info else 0)
+    runner = make_runner(info, timeout=arguments.timeout)
+    if runner.is_lead:
+        benchmark = Benchmark(
+            name="scaling", plan=plan(arguments), table=table, notes=failures, promises=promises, plot=plot
+        )
+        code = benchmark.measure(arguments, run=runner.run)
+        runner.finish(code)
     else:
-        code = crew.serve(machine)
+        code = runner.serve(Machine.from_flags(arguments))
     if code == 0:
         leaving.leave()  # returns where no launcher started this
     return code
-
-
-def lead(arguments: argparse.Namespace, machine: Machine, crew: Crew) -> int:
-    """What rank 0 does."""
-    folder = arguments.output_dir
-    store = cells.Store(folder / "scaling.json", resume=arguments.resume, about=cells.about(machine))
-
-    def write(rows: list[Row]) -> None:
-        (folder / "scaling.md").write_text(table(rows), encoding="utf-8")
-
-    cells.run_all(plan(arguments), machine, store, after_each=write, run=crew.run)
-    scaling_plots.draw(Scaling(store.rows), folder / "scaling.png")
-    promises = limits(store.rows)
-    print(table(store.rows), *failures(store.rows), *(promise.line() for promise in promises), sep="\n")
-    return int(not all(promise.passed for promise in promises))
 
 
 if __name__ == "__main__":

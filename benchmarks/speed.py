@@ -2,11 +2,11 @@
 
     make speed        # or: .venv/bin/python benchmarks/speed.py [--lengths 4096 16384] [--rounds 5 3] [--resume] ...
 
-Each cell is one step (forward and backward) of a document after a warm-up; four windows at once for cached_ds and for
-the peers that can. Ratios are medians of ratios within one round. `cached` cells also time the
-encoder, and its matmuls alone right before and after the step: the machine's own rate. The FLOP model divided by that
-rate is the time that arithmetic alone would take. Prints tables and PASS or FAIL for every promise, writes speed.md,
-speed.json, speed.png; exits with 1 where a promise is broken.
+Each trial is one step (forward and backward) of a document after a warm-up; four windows at once for cached_ds and for
+the peers that can. Ratios are medians of ratios within one round. `cached` trials also time the encoder, and its
+matmuls alone right before and after the step: the machine's own rate. The FLOP model divided by that rate is the time
+that arithmetic alone would take. Prints tables and PASS or FAIL for every promise, writes speed.md, speed.json,
+speed.png; exits with 1 where a promise is broken.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from harness import cells
-from harness.cells import Cell
+from harness.benchmark import Benchmark, add_trial_flags, flag_parser
+from harness.trials import Trial
 from probes import flops
 from reports import plots
-from reports.results import Limit, Results, Row, markdown, number, tokens
+from reports.results import Promise, Results, Row, markdown, number, tokens
 from subjects.shape import Shape
 from subjects.variants import FLOP_KINDS, NAMES, TITLES, fields_of
 
@@ -29,10 +31,10 @@ UNDISTURBED = 0.97
 DEFAULT = [name for name in NAMES if name != "cached_disk"]
 
 
-def plan(arguments: argparse.Namespace) -> list[Cell]:
-    """All cells: length by length, round by round, every variant in every round."""
+def plan(arguments: argparse.Namespace) -> list[Trial]:
+    """All trials: length by length, round by round, every variant in every round."""
     return [
-        make_cell(arguments, variant, length, number)
+        make_trial(arguments, variant, length, number)
         for length, rounds in zip(arguments.lengths, arguments.rounds, strict=True)
         for number in range(rounds)
         for variant in arguments.variants
@@ -40,28 +42,28 @@ def plan(arguments: argparse.Namespace) -> list[Cell]:
     ]
 
 
-def make_cell(arguments: argparse.Namespace, variant: str, length: int, number: int) -> Cell:
+def make_trial(arguments: argparse.Namespace, variant: str, length: int, number: int) -> Trial:
     """One step of one variant; `cached` is also compared with the matmuls alone."""
     fields = fields_of(variant, arguments.cached_fields, frugal=False)
     probe = "matmuls" if variant == "cached" else "step"
     settings = {"variant": variant, "length": length, "fields": fields, "shape": arguments.shape, "probe": probe}
-    return Cell(settings, number)
+    return Trial(settings, number)
 
 
-def table(rows: list[Row], shape: Shape) -> str:
+def table(rows: list[Row], *, shape: Shape) -> str:
     """Time of every variant at every length; then the encoder against the matmuls alone."""
     results, lines = Results(rows), []
     for length in results.lengths():
         for variant in NAMES:
             if results.of(variant, length):
-                lines.append([tokens(length), TITLES[variant], *_cells_of(results, variant, length, shape)])
+                lines.append([tokens(length), TITLES[variant], *_columns(results, variant, length, shape)])
     header = ("tokens", "step", "seconds, median (min–max)", "cached_ds / this", "tokens/s", "FLOP model, s")
     share = [_share_line(results, length) for length in results.lengths() if encoder_share(results, length)]
     names = ("tokens", "encoder, s", "its matmuls alone, s", "share", "matmul rate, GFLOP/s")
     return markdown(header, lines) + "\n" + markdown(names, share)
 
 
-def _cells_of(results: Results, variant: str, length: int, shape: Shape) -> list[str]:
+def _columns(results: Results, variant: str, length: int, shape: Shape) -> list[str]:
     seconds = list(results.values(variant, length, "seconds").values())
     if not seconds:
         return [results.failure(variant, length) or "–", "–", "–", "–"]
@@ -117,8 +119,8 @@ def _share_line(results: Results, length: int) -> list[str]:
     return [tokens(length), f"{seconds:.1f}", f"{alone:.1f}", f"{100 * alone / seconds:.0f} %", f"{rate / 1e9:.0f}"]
 
 
-def disturbed(rows: list[Row], threads: int) -> list[str]:
-    """Cells of one thread that had to wait for their core, with the share of the time that they had it."""
+def disturbed(rows: list[Row], *, threads: int) -> list[str]:
+    """Trials of one thread that had to wait for their core, with the share of the time that they had it."""
     found = [(row["settings"], row["round"], row["result"]) for row in rows if "cpu_seconds" in row["result"]]
     return [
         f"disturbed: {settings['variant']} {settings['length']} round {number + 1} had its core {share:.0%} of the time"
@@ -127,45 +129,53 @@ def disturbed(rows: list[Row], threads: int) -> list[str]:
     ]
 
 
-def limits(rows: list[Row]) -> list[Limit]:
-    """The promises of `make speed`."""
+def promises(rows: list[Row]) -> list[Promise]:
+    """Bounds of cached_ds against its peers, and of the encoder against its matmuls alone, at every length."""
     results, found = Results(rows), []
     for length in (4096, 16384, 65536):
         for peer, bound in (("checkpointing", 0.98), ("published", 1.03), ("full", 1.20)):
             if length <= LONGEST.get(peer, length):
                 what = f"{tokens(length)}: cached / {peer}"
-                found.append(Limit(what, results.ratio("cached", peer, length), bound))
+                found.append(Promise(what, results.ratio("cached", peer, length), bound))
         if length <= LONGEST["cached_auto"]:
             what = f"{tokens(length)}: cached_auto / full"
-            found.append(Limit(what, results.ratio("cached_auto", "full", length), 1.02))
+            found.append(Promise(what, results.ratio("cached_auto", "full", length), 1.02))
         share = encoder_share(results, length)
         what = f"{tokens(length)}: the encoder's share of the matmul rate"
-        found.append(Limit(what, share[1] / share[0] if share else None, 0.85, at_least=True))
+        found.append(Promise(what, share[1] / share[0] if share else None, 0.85, at_least=True))
     return found
 
 
-def main() -> int:
-    """Measure, print, write; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def plot(rows: list[Row], path: Path, *, shape: Shape) -> None:
+    """Seconds against length, and relative to cached_ds."""
+    plots.speed(Results(rows), shape, path, model_seconds=model_seconds)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = flag_parser(__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 16384, 65536], help="tokens")
     parser.add_argument("--rounds", type=int, nargs="+", default=[3, 2, 1], help="rounds of each length")
     parser.add_argument("--variants", nargs="+", choices=NAMES, default=DEFAULT, help="what to compare")
-    cells.add_flags(parser)
+    add_trial_flags(parser)
     arguments = parser.parse_args()
     if len(arguments.lengths) != len(arguments.rounds):
         parser.error("--lengths and --rounds must name the same number of values")
-    machine, shape, folder = cells.machine_of(arguments), Shape(**arguments.shape), arguments.output_dir
-    store = cells.Store(folder / "speed.json", resume=arguments.resume, about=cells.about(machine))
+    return arguments
 
-    def write(rows: list[Row]) -> None:
-        (folder / "speed.md").write_text(table(rows, shape), encoding="utf-8")
 
-    cells.run_all(plan(arguments), machine, store, after_each=write)
-    plots.speed(Results(store.rows), shape, folder / "speed.png", model_seconds=model_seconds)
-    promises = limits(store.rows)
-    print(table(store.rows, shape), *disturbed(store.rows, machine.threads), sep="\n")
-    print(*(promise.line() for promise in promises), sep="\n")
-    return int(not all(promise.passed for promise in promises))
+def main() -> int:
+    """Measure, write, print; returns the exit code."""
+    arguments = parse()
+    shape = Shape(**arguments.shape)
+    return Benchmark(
+        name="speed",
+        plan=plan(arguments),
+        table=partial(table, shape=shape),
+        notes=partial(disturbed, threads=arguments.threads),
+        promises=promises,
+        plot=partial(plot, shape=shape),
+    ).measure(arguments)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
-"""The peers: what a user would do without cached_ds, each a file with one function.
+"""Peers: what a user would do without cached_ds, each a file with one function.
 
     step(model, batch, *, window) -> loss      forward and backward of one document; gradients land in `.grad`
 
-`full` and `checkpointing` can also fold windows into the batch (`together`).
-
-Nothing of cached_ds is imported here. Documents are cut as cached_ds cuts them (windows.py), so all but `led` and
-`truncation` compute the same gradients. No peer is given the attention mask of a document without padding, which spares
-it the time and the memory of building one.
+Nothing of cached_ds is imported here. `windows` cuts documents as cached_ds does, so all but `led` and `truncation`
+compute the same gradients. `full` and `checkpointing` can fold windows into the batch (`together`). No peer is given
+the attention mask of a document without padding, which spares it the time and the memory of building one.
 """
 
 from __future__ import annotations

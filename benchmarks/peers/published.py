@@ -16,14 +16,14 @@ from peers.windows import cut, decode, encode
 
 def step(model: Any, batch: dict[str, Tensor], *, window: int) -> Tensor:
     """Forward and backward of one document."""
-    pieces = cut(batch["input_ids"], window=window)
+    windows = cut(batch["input_ids"], window=window)
     with torch.no_grad():
-        chunks = [encode(model, piece) for piece in pieces]
+        chunks = [encode(model, each) for each in windows]
     states = torch.cat(chunks)[None].requires_grad_()
     loss = decode(model, states, batch["labels"])
     loss.backward()
     assert states.grad is not None
-    for piece in pieces:
-        hidden = encode(model, piece)
-        (hidden * states.grad[0, piece.rows]).sum().backward()
+    for each in windows:
+        hidden = encode(model, each)
+        (hidden * states.grad[0, each.rows]).sum().backward()
     return loss.detach()

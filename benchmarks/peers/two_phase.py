@@ -11,24 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peers.windows import Piece, cut, decode, encode
+from peers.windows import Window, cut, decode, encode
 
 
 def step(model: Any, batch: dict[str, Tensor], *, window: int) -> Tensor:
     """Forward and backward of one document."""
-    pieces = cut(batch["input_ids"], window=window)
-    loss, gradient = _decoder_step(model, pieces, batch)
-    for piece in pieces:
-        torch.autograd.backward(encode(model, piece), gradient[piece.rows])
+    windows = cut(batch["input_ids"], window=window)
+    loss, gradient = _decoder_step(model, windows, batch)
+    for each in windows:
+        torch.autograd.backward(encode(model, each), gradient[each.rows])
     return loss
 
 
-def _decoder_step(model: Any, pieces: list[Piece], batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _decoder_step(model: Any, windows: list[Window], batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The loss and G [L, D]; the decoder's gradients are on the model afterwards."""
     states = torch.empty(1, batch["input_ids"].shape[1], model.config.d_model, dtype=model.dtype)
     with torch.no_grad():
-        for piece in pieces:
-            states[0, piece.rows] = encode(model, piece)
+        for each in windows:
+            states[0, each.rows] = encode(model, each)
     states.requires_grad_()
     loss = decode(model, states, batch["labels"])
     loss.backward()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Piece:
+class Window:
     """One window: its tokens [1, w], which of its states are kept, and which rows of H they are."""
 
     tokens: Tensor
@@ -22,35 +22,35 @@ class Piece:
     rows: slice
 
 
-def cut(ids: Tensor, *, window: int) -> list[Piece]:
+def cut(ids: Tensor, *, window: int) -> list[Window]:
     """The windows of a document [1, L]: the first keeps the state of `<s>`, the last that of `</s>`."""
     length = ids.shape[1]
     if length <= window:
-        return [Piece(ids, slice(0, length), slice(0, length))]
-    pieces = []
+        return [Window(ids, slice(0, length), slice(0, length))]
+    windows = []
     for begin in range(1, length - 1, window - 2):
         end = min(begin + window - 2, length - 1)
         first, last = begin == 1, end == length - 1
         tokens = torch.cat([ids[:, :1], ids[:, begin:end], ids[:, -1:]], dim=1)
         kept = slice(0 if first else 1, end - begin + (2 if last else 1))
-        pieces.append(Piece(tokens, kept, slice(begin - first, end + last)))
-    return pieces
+        windows.append(Window(tokens, kept, slice(begin - first, end + last)))
+    return windows
 
 
-def encode(model: Any, piece: Piece) -> Tensor:
+def encode(model: Any, window: Window) -> Tensor:
     """Kept states [K, D] of one window."""
-    return model.get_encoder()(input_ids=piece.tokens).last_hidden_state[0, piece.kept]
+    return model.get_encoder()(input_ids=window.tokens).last_hidden_state[0, window.kept]
 
 
-def encode_all(model: Any, pieces: list[Piece], *, together: int) -> Tensor:
+def encode_all(model: Any, windows: list[Window], *, together: int) -> Tensor:
     """H [1, L, D] with the graphs of all windows, `together` windows of the same width folded into the batch."""
     states: list[Tensor] = []
-    for _, equal in itertools.groupby(pieces, key=lambda piece: piece.tokens.shape[1]):
+    for _, equal in itertools.groupby(windows, key=lambda each: each.tokens.shape[1]):
         group = list(equal)
         for begin in range(0, len(group), together):
             some = group[begin : begin + together]
-            hidden = model.get_encoder()(input_ids=torch.cat([piece.tokens for piece in some])).last_hidden_state
-            states += [rows[piece.kept] for rows, piece in zip(hidden, some, strict=True)]
+            hidden = model.get_encoder()(input_ids=torch.cat([each.tokens for each in some])).last_hidden_state
+            states += [rows[each.kept] for rows, each in zip(hidden, some, strict=True)]
     return torch.cat(states)[None]
 
 

@@ -30,7 +30,7 @@ class Collectives(TorchDispatchMode):
     """Counts while it is entered; `found` is kind -> {"count": ..., "bytes": ...}."""
 
     def __init__(self) -> None:
-        """Nothing counted yet."""
+        """Begin with nothing counted."""
         super().__init__()
         self.found: Found = {}
 
@@ -46,10 +46,10 @@ class Collectives(TorchDispatchMode):
 
 
 def kind(operator: str) -> str:
-    """What people call a collective: `_allgather_base_` is an all-gather.
+    """The usual name of a collective: that of `_allgather_base_` is all-gather.
 
     Raises:
-        LookupError: an operator that nobody has met here; give it its place in `KINDS`.
+        LookupError: the operator is not in `KINDS`; add it there.
     """
     plain = operator.replace("_", "")
     for beginning, name in KINDS.items():
@@ -59,7 +59,7 @@ def kind(operator: str) -> str:
 
 
 def count(found: Found) -> int:
-    """Collectives of any kind."""
+    """How many collectives of all kinds were found."""
     return sum(entry["count"] for entry in found.values())
 
 

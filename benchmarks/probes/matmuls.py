@@ -32,16 +32,16 @@ class Matmul:
 
     @property
     def flops(self) -> float:
-        """FLOPs of all `count`."""
+        """FLOPs of all `count` matmuls."""
         return 2.0 * self.batch * self.m * self.k * self.n * self.count
 
     def operands(self) -> tuple[Tensor, Tensor]:
-        """Random operands."""
+        """Random operands, in the memory layout that the layer uses."""
         left, right = (self.batch, self.m, self.k), (self.batch, self.k, self.n)
         return _random(left, swap="a" in self.transposed), _random(right, swap="b" in self.transposed)
 
     def seconds(self) -> float:
-        """Median time of one, times `count`."""
+        """Median seconds of one matmul, times `count`."""
         a, b = self.operands()
         run: Callable[..., Tensor] = torch.bmm
         if self.batch == 1:

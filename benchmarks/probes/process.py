@@ -1,4 +1,4 @@
-"""Probes: resident memory, bytes saved for backward on the decoder side, seconds of the encoder. Inside one process.
+"""Resident memory, bytes that the decoder saves for backward, seconds of the encoder: inside one process.
 
 Each is the same for every variant, and hangs on the model's own modules from outside.
 """

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from reports.results import Results, Row, tokens
 from subjects.shape import Shape
 from subjects.variants import CACHED, NAMES, plain_title
+
+from reports.results import Results, Row, tokens
 
 MARKERS = dict(zip(NAMES, "xsv^DPoph", strict=True))
 
@@ -68,7 +69,7 @@ def _points(results: Results, variant: str, value: Callable[[str, int], float | 
 
 
 def _line(axes: Any, points: tuple[list[int], list[float]], **style: Any) -> None:
-    """A line, unless there is nothing to show."""
+    """Draw a line, unless there is nothing to show."""
     if points[0]:
         axes.plot(*points, **style)
 

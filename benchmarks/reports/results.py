@@ -1,4 +1,4 @@
-"""Results: what the rows of a benchmark say: medians, ratios of the same round, failures, limits, tables."""
+"""The rows of a benchmark, read: medians, ratios within a round, failures, promises, and the form of tables."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # what a table is made of; of a trial: its script, round, settings and result
 
 
 class Results:
-    """The rows of a Store, to be asked."""
+    """The rows of trials, by variant and length."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        """Take the rows as cells.py writes them."""
+        """Take the rows of a Store (harness/trials.py)."""
         self.rows = list(rows)
 
     def of(self, variant: str, length: int, **shape: Any) -> list[Row]:
@@ -43,18 +43,25 @@ class Results:
         return statistics.median(ratios) if ratios else None
 
     def failure(self, variant: str, length: int, **shape: Any) -> str | None:
-        """Why there is no number."""
+        """The reason of the first trial that failed; None if none did."""
         reasons = [row["result"]["failed"] for row in self.of(variant, length, **shape) if "failed" in row["result"]]
         return reasons[0] if reasons else None
 
     def lengths(self) -> list[int]:
-        """All lengths, shortest first."""
+        """The lengths that were measured, the shortest first."""
         return sorted({row["settings"]["length"] for row in self.rows})
 
 
 @dataclass(frozen=True)
-class Limit:
-    """A promise: `value` (None: not measured in this run) is to be at most, or at least, `bound`."""
+class Promise:
+    """What a benchmark holds its rows to: a value that is to be at most, or at least, a bound.
+
+    Attributes:
+        what: the value, in words.
+        value: None if this run did not measure it.
+        bound: the last value that keeps the promise.
+        at_least: the value must not be below the bound; otherwise not above it.
+    """
 
     what: str
     value: float | None
@@ -63,7 +70,7 @@ class Limit:
 
     @property
     def passed(self) -> bool:
-        """Whether the promise is kept; what was not measured has not failed."""
+        """Whether the promise is kept; one that was not measured is not broken."""
         return self.value is None or (self.value >= self.bound if self.at_least else self.value <= self.bound)
 
     def line(self) -> str:
@@ -74,16 +81,16 @@ class Limit:
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table."""
+    """A Markdown table of these rows, ending in a line break."""
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
 def tokens(length: int) -> str:
-    """A length as people say it: 16K."""
+    """A number of tokens as tables show it: 16K for 16,384."""
     return f"{length // 1024}K" if length % 1024 == 0 else f"{length:,}"
 
 
 def number(value: float | None, form: str) -> str:
-    """A number, or a dash."""
+    """The value in a format such as `.2f`; a dash if there is none."""
     return "–" if value is None else format(value, form)

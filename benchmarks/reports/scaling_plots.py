@@ -12,16 +12,17 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from probes import collectives
-from probes.held import PARTS
-from reports.scaling_results import Counted, Scaling
-from subjects.engines import ALONE, ENGINES, TITLES
+from probes.state_bytes import PARTS
+from subjects.trainers import ALONE, COMPARED, TITLES
 
-MARKERS = dict(zip(ENGINES, "os^Dv", strict=True))
+from reports.scaling_results import Counted, Scaling
+
+MARKERS = dict(zip(COMPARED, "os^Dv", strict=True))
 MIB = 2**20
 
 
 def draw(results: Scaling, path: Path) -> None:
-    """All four into one file."""
+    """Draw speed, collectives, bytes sent and bytes held into one file."""
     figure = Figure(figsize=(11, 8), layout="constrained")
     (speed, calls), (sent, memory) = figure.subplots(2, 2)
     _speed(speed, results)
@@ -30,7 +31,7 @@ def draw(results: Scaling, path: Path) -> None:
         sent, results, lambda found, ranks: collectives.sent(found["collectives"], ranks) / MIB, "MiB sent per rank"
     )
     title = "MiB of parameters, gradients, optimizer per rank"
-    _counted(memory, results, lambda found, _: sum(found["held"][part] for part in PARTS) / MIB, title)
+    _counted(memory, results, lambda found, _: sum(found["state_bytes"][part] for part in PARTS) / MIB, title)
     for axes in (calls, sent, memory):
         axes.set_title(f"{axes.get_title()}\n(filled: measured; hollow: counted, not timed)", fontsize=10)
     figure.savefig(path, dpi=120)
@@ -39,7 +40,7 @@ def draw(results: Scaling, path: Path) -> None:
 def _speed(axes: Any, results: Scaling) -> None:
     """Tokens per second, a document per rank."""
     ranks = results.ranks(fake=False)
-    for variant in (ALONE, *ENGINES):
+    for variant in (ALONE, *COMPARED):
         rates = {each: results.rates(variant=variant, ranks=each, documents=each) for each in ranks}
         points = {each: statistics.median(found.values()) for each, found in rates.items() if found}
         label = TITLES.get(variant, "independent processes")
@@ -54,7 +55,7 @@ def _speed(axes: Any, results: Scaling) -> None:
 
 def _counted(axes: Any, results: Scaling, value: Callable[[Counted, int], float], title: str) -> None:
     everywhere = sorted({*results.ranks(fake=False), *results.ranks(fake=True)})
-    for variant in ENGINES:
+    for variant in COMPARED:
         points: dict[int, float] = {}
         for fake in (True, False):  # what was measured goes over what was counted
             for ranks in results.ranks(fake=fake):
@@ -84,4 +85,4 @@ def _ranks(axes: Any, ranks: list[int]) -> None:
 def _style(variant: str) -> dict[str, Any]:
     if variant == ALONE:
         return {"color": "black", "marker": "x", "linestyle": "--"}
-    return {"color": f"C{list(ENGINES).index(variant)}", "marker": MARKERS[variant]}
+    return {"color": f"C{list(COMPARED).index(variant)}", "marker": MARKERS[variant]}

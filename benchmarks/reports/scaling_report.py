@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import statistics
 
-from probes import collectives, held
-from reports.results import Limit, Row, markdown, number
+from probes import collectives, state_bytes
+from subjects.trainers import ALONE, COMPARED, TITLES
+
+from reports.results import Promise, Row, markdown, number
 from reports.scaling_results import Counted, Scaling
-from subjects.engines import ALONE, ENGINES, TITLES
 
 SHARE, DEVIATION = 0.95, 0.02
 LONG = 16384  # tokens from which the share is promised
@@ -20,20 +21,20 @@ HOW = {False: "measured", True: "counted, not timed"}
 
 
 def table(rows: list[Row]) -> str:
-    """Times of every cell that was timed; then collectives and memory of one rank."""
+    """Times of every trial that was timed; then collectives and memory of one rank."""
     results = Scaling(rows)
-    cells = sorted({(row["settings"]["ranks"], row["settings"]["documents"]) for row in results.timed()})
+    settings = sorted({(row["settings"]["ranks"], row["settings"]["documents"]) for row in results.timed()})
     times = [
         _times(results, variant, ranks, documents)
-        for ranks, documents in cells
-        for variant in (ALONE, *ENGINES)
+        for ranks, documents in settings
+        for variant in (ALONE, *COMPARED)
         if results.timed(variant=variant, ranks=ranks, documents=documents)
     ]
     counts = [
         [str(ranks), TITLES[variant], HOW[fake], *_counts(results, found[0], variant, ranks)]
         for fake in HOW
         for ranks in results.ranks(fake=fake)
-        for variant in ENGINES
+        for variant in COMPARED
         if (found := results.counted(variant=variant, ranks=ranks, fake=fake))
     ]
     return markdown(TIMES, times) + "\n" + markdown(COUNTS, counts)
@@ -41,23 +42,21 @@ def table(rows: list[Row]) -> str:
 
 def _times(results: Scaling, variant: str, ranks: int, documents: int) -> list[str]:
     rows = results.timed(variant=variant, ranks=ranks, documents=documents)
-    found, rates = (
-        [row["result"]["seconds"] for row in rows],
-        results.rates(variant=variant, ranks=ranks, documents=documents),
-    )
+    found = [row["result"]["seconds"] for row in rows]
+    rates = results.rates(variant=variant, ranks=ranks, documents=documents)
     spread = f"{statistics.median(found):.1f} ({min(found):.1f}–{max(found):.1f})"
-    limit = results.share(rates, processes=ranks, documents=ranks) if variant in ENGINES else None
+    limit = results.share(rates, processes=ranks, documents=ranks) if variant in COMPARED else None
     weak = results.share(rates, processes=1, documents=1, times=ranks) if documents == ranks > 1 else None
-    strong = results.share(rates, processes=1, documents=documents, times=ranks) if variant in ENGINES else None
+    strong = results.share(rates, processes=1, documents=documents, times=ranks) if variant in COMPARED else None
     shares = [number(share, ".3f") for share in (limit, weak, strong)]
     title = TITLES.get(variant) or ("one process" if ranks == 1 else "independent processes")
     return [str(ranks), str(documents), title, spread, f"{statistics.median(rates.values()):.0f}", *shares]
 
 
 def _counts(results: Scaling, found: Counted, variant: str, ranks: int) -> list[str]:
-    kinds, sizes, expected = found["collectives"], found["held"], results.formula(variant, ranks)
+    kinds, sizes, expected = found["collectives"], found["state_bytes"], results.formula(variant, ranks)
     words = ", ".join(f"{entry['count']} {kind}" for kind, entry in sorted(kinds.items()))
-    parts = [f"{mib(sizes[part])} ({mib(expected[part]) if expected else '–'})" for part in held.PARTS]
+    parts = [f"{mib(sizes[part])} ({mib(expected[part]) if expected else '–'})" for part in state_bytes.PARTS]
     total = collectives.count(kinds)
     return [
         f"{total}: {words}",
@@ -68,12 +67,12 @@ def _counts(results: Scaling, found: Counted, variant: str, ranks: int) -> list[
 
 
 def mib(size: float) -> str:
-    """Bytes as MiB."""
+    """Bytes in MiB, with one decimal."""
     return f"{size / MIB:,.1f}"
 
 
 def failures(rows: list[Row]) -> list[str]:
-    """A line per cell that failed."""
+    """A line per trial that failed, with the reason."""
     return [
         f"failed: {TITLES.get(row['settings']['variant'], ALONE)} on {row['settings']['ranks']} ranks: "
         f"{row['result']['failed']}"
@@ -81,21 +80,21 @@ def failures(rows: list[Row]) -> list[str]:
     ]
 
 
-def limits(rows: list[Row]) -> list[Limit]:
-    """The promises of `make scaling`."""
+def promises(rows: list[Row]) -> list[Promise]:
+    """Bounds of speed and of optimizer bytes by ranks; collectives that agree; no trial that failed."""
     results, found = Scaling(rows), []
     long = all(row["settings"]["length"] >= LONG for row in results.timed())
     for ranks in (ranks for ranks in results.ranks(fake=False) if ranks > 1):
-        for variant in ENGINES if long else ():
+        for variant in COMPARED if long else ():
             rates = results.rates(variant=variant, ranks=ranks, documents=ranks)
             share = results.share(rates, processes=ranks, documents=ranks)
             what = f"{ranks} ranks: {TITLES[variant]}'s tokens/s / those of {ranks} independent processes"
-            found.append(Limit(what, share, SHARE, at_least=True))
-        for variant in held.SHARDED:
+            found.append(Promise(what, share, SHARE, at_least=True))
+        for variant in state_bytes.SHARDED:
             what = f"{ranks} ranks: {TITLES[variant]}'s optimizer bytes per rank, deviation from all / ranks"
-            found.append(Limit(what, results.deviation(variant, ranks), DEVIATION))
+            found.append(Promise(what, results.deviation(variant, ranks), DEVIATION))
     for variant, title in TITLES.items():
         what = f"{title}: kinds of collectives that differ between"
-        found.append(Limit(f"{what} 1 and 20 windows", results.differences_by_length(variant), 0))
-        found.append(Limit(f"{what} real and fake ranks", results.differences_by_group(variant), 0))
-    return [*found, Limit("cells that failed", len(results.failed), 0)]
+        found.append(Promise(f"{what} 1 and 20 windows", results.differences_by_length(variant), 0))
+        found.append(Promise(f"{what} real and fake ranks", results.differences_by_group(variant), 0))
+    return [*found, Promise("trials that failed", len(results.failed), 0)]

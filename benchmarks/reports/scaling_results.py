@@ -1,6 +1,6 @@
-"""What the cells of scaling.py say: tokens per second and shares of the same round, collectives, bytes held.
+"""The trials of scaling.py, read: tokens per second and shares of the same round, collectives, bytes held.
 
-A row is a cell of scaling_step.py. Timed ones have steps. Counted ones have the timed model's shape (probe "scaling"),
+A row is a trial of scaling_step.py. Timed ones have steps. Counted ones have the timed model's shape (probe "scaling"),
 or a tiny one at two lengths (probe "lengths"). Fake ones had a process group that sends nothing.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from probes import held
+from probes import state_bytes
 from probes.collectives import Found
+from subjects.trainers import ALONE
+
 from reports.results import Row
-from subjects.engines import ALONE
 
 Counted = dict[str, Any]
 
@@ -21,7 +22,7 @@ class Scaling:
     """The rows, to be asked by engine, number of ranks and documents per step."""
 
     def __init__(self, rows: list[Row]) -> None:
-        """Take the rows as cells.py writes them."""
+        """Take the rows of a Store (harness/trials.py)."""
         self.done = [row for row in rows if "failed" not in row["result"]]
         self.failed = [row for row in rows if "failed" in row["result"]]
 
@@ -50,7 +51,7 @@ class Scaling:
         return statistics.median(ratios) if ratios else None
 
     def ranks(self, *, fake: bool) -> list[int]:
-        """The numbers of ranks of the timed cells, or of the fake ones."""
+        """The numbers of ranks of the timed trials, or of the fake ones."""
         rows = self.of(fake=True) if fake else self.timed()
         return sorted({row["settings"]["ranks"] for row in rows})
 
@@ -59,7 +60,7 @@ class Scaling:
         for fake in (False, True):
             for some in self.ranks(fake=fake):
                 for found in self.counted(variant="ddp", ranks=some, fake=fake):
-                    return held.formula(found["held"], variant=variant, ranks=ranks)
+                    return state_bytes.formula(found["state_bytes"], variant=variant, ranks=ranks)
         return None
 
     def deviation(self, variant: str, ranks: int) -> float | None:
@@ -67,7 +68,7 @@ class Scaling:
         found, expected = self.counted(variant=variant, ranks=ranks, fake=False), self.formula(variant, ranks)
         if not found or expected is None:
             return None
-        return max(abs(rank["held"]["optimizer"] / expected["optimizer"] - 1) for rank in found)
+        return max(abs(rank["state_bytes"]["optimizer"] / expected["optimizer"] - 1) for rank in found)
 
     def differences_by_length(self, variant: str) -> int | None:
         """In how many kinds of collectives a short and a long document differ, over all ranks."""

@@ -24,8 +24,8 @@ import cached_ds
 LEARNING_RATE = 1e-5
 
 
-def train(settings: dict[str, Any]) -> dict[str, Any]:
-    """The result of the step."""
+def measure(settings: dict[str, Any]) -> dict[str, Any]:
+    """Loss, memory and seconds of the step; its gradients go to the file that the settings name."""
     shape, length = Shape(**settings["shape"]), settings["length"]
     model: Any = cached_ds.attach(make_model(shape, length=length), window=shape.window, **settings["fields"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
@@ -59,7 +59,7 @@ class Watch:
     """Shows on stderr how far the encoder has come, from the counters that `attach` leaves on it."""
 
     def __init__(self, counters: Any, *, windows: int) -> None:
-        """Begin to look every few seconds."""
+        """Start a thread that looks every five seconds."""
         self.counters, self.windows, self.start = counters, windows, counters.encoder_forwards
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._show, daemon=True)
@@ -75,10 +75,10 @@ class Watch:
                 bar.update(self.forwards() - bar.n)
 
     def stop(self) -> None:
-        """Look no more."""
+        """End the thread."""
         self.done.set()
         self.thread.join()
 
 
 if __name__ == "__main__":
-    print(json.dumps(train(json.loads(sys.argv[1]))))
+    print(json.dumps(measure(json.loads(sys.argv[1]))))

@@ -7,7 +7,7 @@ r"""One measurement in a fresh process: a model, a warm-up on two windows, one s
 `fields` are those of CachedConfig, or a peer's keyword arguments; `shape` those of Shape. The last line of stdout is
 the result as JSON. With probe "step": seconds, memory, loss and gradient norm; "matmuls": also the encoder's seconds
 and the machine's rate right before and after the step; "saved": only the bytes that the decoder saves for backward, of
-this document and of one of six windows. cells.py starts this file with threads, cores and the allocator set.
+this document and of one of six windows. harness/trials.py starts this file with threads, cores and the allocator set.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Step = Callable[[dict[str, Tensor]], Tensor]
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
-    """The result of one cell."""
+    """The result of one trial: the fields that its probe asks for."""
     shape, length = Shape(**settings["shape"]), settings["length"]
     model: Any = make_model(shape, length=length, led=settings["variant"] == "led")
     step = make_step(model, settings["variant"], {"window": shape.window, **settings["fields"]})
@@ -42,16 +42,17 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     probing = settings["probe"] == "matmuls"
     seconds = EncoderSeconds(model.get_encoder()) if probing else None
     rates = [matmuls.measure(shape, length)] if probing else []
-    counters = getattr(model.get_encoder(), "cached", None)
-    passes = counters.encoder_forwards if counters else 0
+    state = None if settings["variant"] in STEPS else model.get_encoder()._cached_ds
+    passes = state.counters.encoder_forwards if state else 0
     reset_peak()
     begin, cpu = time.perf_counter(), time.process_time()
     loss = step(batch)
     result: dict[str, Any] = {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - cpu}
     result |= {"loss": loss.item(), "model_bytes": of_model, "peak_bytes": resident("VmHWM") - of_model}
     result |= _gradients(model)
-    if counters is not None:
-        result |= {"passes": counters.encoder_forwards - passes, "windows_per_pass": counters.budget.windows_per_pass}
+    if state is not None:
+        result["passes"] = state.counters.encoder_forwards - passes
+        result["windows_per_pass"] = state.budget.windows_per_pass
     if seconds is not None:
         rates.append(matmuls.measure(shape, length))
         result |= {"encoder_forward": seconds.forward, "encoder_backward": seconds.backward, "matmuls": rates}
@@ -59,7 +60,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_step(model: Any, variant: str, fields: dict[str, Any]) -> Step:
-    """What one step of a variant is: forward and backward of a batch; returns the loss."""
+    """A function that does forward and backward of a batch as this variant does, and returns the loss."""
     if variant in STEPS:
         return lambda batch: STEPS[variant](model, batch, **fields)
     import cached_ds  # only here: nothing of it may run in a peer's process

@@ -1,9 +1,7 @@
 """Orders documents so that all ranks have about the same number of tokens in every step.
 
 In every step the ranks wait for the one with the most tokens. With random batches of documents whose lengths differ a
-hundredfold most of the time is waiting; the share of rank-time lost, with t[s, r] the time of rank r in step s, is
-
-    idle share = 1 - sum_s sum_r t[s, r] / (num_ranks * sum_s max_r t[s, r])
+hundredfold, most of the time is spent waiting; `make balance` simulates how much, and how much is left in this order.
 
 Per epoch:
 
@@ -110,31 +108,3 @@ class LengthBalancedSampler(Sampler[int]):
             if len(hands[rank]) < self.batch_size:
                 heapq.heappush(open_hands, (tokens + self.lengths[document], rank))
         return sorted(hands, key=lambda hand: sum(self.lengths[document] for document in hand))
-
-
-def idle_share(
-    lengths: Sequence[int], order: Sequence[int], *, batch_size: int, num_ranks: int, fixed_tokens: float = 0
-) -> float:
-    """Return the share of rank-time spent waiting for the slowest rank of each step; arguments as `rank_times`."""
-    steps = rank_times(lengths, order, batch_size=batch_size, num_ranks=num_ranks, fixed_tokens=fixed_tokens)
-    return 1 - sum(map(sum, steps)) / (num_ranks * sum(map(max, steps)))
-
-
-def rank_times(
-    lengths: Sequence[int], order: Sequence[int], *, batch_size: int, num_ranks: int, fixed_tokens: float = 0
-) -> list[list[float]]:
-    """Return every rank's time in every step, in tokens; accelerate fills the last step with the first documents.
-
-    Args:
-        lengths: Tokens of every document.
-        order: The documents in the order of the epoch.
-        batch_size: Documents per rank and step.
-        num_ranks: Ranks that meet in every step.
-        fixed_tokens: What a step costs beside its tokens, in the time of as many tokens.
-    """
-    missing = -len(order) % (batch_size * num_ranks)
-    filled = [
-        lengths[document] for document in itertools.chain(order, itertools.islice(itertools.cycle(order), missing))
-    ]
-    work = [fixed_tokens + sum(filled[start : start + batch_size]) for start in range(0, len(filled), batch_size)]
-    return [work[start : start + num_ranks] for start in range(0, len(work), num_ranks)]

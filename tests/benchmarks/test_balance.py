@@ -9,11 +9,15 @@ import sys
 
 import balance
 import pytest
+from accelerate.data_loader import BatchSamplerShard
+from hypothesis import given
+from hypothesis import strategies as st
+from probes.idle import idle_share
 from subjects.lengths import DATA, Lengths
-from torch.utils.data import RandomSampler
+from torch.utils.data import BatchSampler, RandomSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from cached_ds.training.sampler import LengthBalancedSampler, idle_share
+from cached_ds.training.sampler import LengthBalancedSampler
 
 
 def speed_json(path, seconds):
@@ -21,7 +25,7 @@ def speed_json(path, seconds):
         {"settings": {"variant": variant, "length": length, "shape": {}}, "round": 0, "result": {"seconds": value}}
         for (variant, length), value in seconds.items()
     ]
-    path.write_text(json.dumps({"cells": rows}), encoding="utf-8")
+    path.write_text(json.dumps({"trials": rows}), encoding="utf-8")
     return path
 
 
@@ -63,6 +67,20 @@ def test_every_sampler_gives_two_different_epochs():
         first, second = balance.two_epochs(sampler)
         assert isinstance(sampler, kind)
         assert sorted(first) == sorted(second) == list(range(60)) and first != second
+
+
+@given(
+    lengths=st.lists(st.integers(1, 1000), min_size=1, max_size=40),
+    batch_size=st.integers(1, 3),
+    num_ranks=st.integers(1, 4),
+)
+def test_idle_share_is_what_accelerates_shards_wait(lengths, batch_size, num_ranks):
+    order = list(LengthBalancedSampler(lengths, batch_size=batch_size, num_ranks=num_ranks))
+    batches = BatchSampler(order, batch_size, drop_last=False)
+    shards = [BatchSamplerShard(batches, num_ranks, rank) for rank in range(num_ranks)]
+    steps = [[sum(lengths[i] for i in batch) for batch in step] for step in zip(*shards, strict=True)]
+    expected = 1 - sum(map(sum, steps)) / (num_ranks * sum(map(max, steps)))
+    assert idle_share(lengths, order, batch_size=batch_size, num_ranks=num_ranks) == pytest.approx(expected, abs=1e-12)
 
 
 def test_what_a_step_costs_beside_its_tokens_makes_ranks_more_alike():

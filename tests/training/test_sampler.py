@@ -6,12 +6,11 @@ import itertools
 import random
 
 import pytest
-from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import BatchSampler
+from probes.idle import idle_share
 
-from cached_ds.training.sampler import LengthBalancedSampler, idle_share
+from cached_ds.training.sampler import LengthBalancedSampler
 
 SHAPES = {"batch_size": st.integers(1, 4), "num_ranks": st.integers(1, 5), "jitter": st.sampled_from((0, 0.04, 2.0))}
 
@@ -113,20 +112,6 @@ def test_no_rank_always_holds_the_longest_document():
     order = list(LengthBalancedSampler(lengths, batch_size=1, num_ranks=2))
     longer_on_rank_0 = sum(lengths[order[i]] > lengths[order[i + 1]] for i in range(0, 400, 2))
     assert 60 < longer_on_rank_0 < 140  # 200 fair coins leave this range once in 10**7 tries
-
-
-@given(
-    lengths=st.lists(st.integers(1, 1000), min_size=1, max_size=40),
-    batch_size=st.integers(1, 3),
-    num_ranks=st.integers(1, 4),
-)
-def test_idle_share_is_what_accelerates_shards_wait(lengths, batch_size, num_ranks):
-    order = list(LengthBalancedSampler(lengths, batch_size=batch_size, num_ranks=num_ranks))
-    batches = BatchSampler(order, batch_size, drop_last=False)
-    shards = [BatchSamplerShard(batches, num_ranks, rank) for rank in range(num_ranks)]
-    steps = [[sum(lengths[i] for i in batch) for batch in step] for step in zip(*shards, strict=True)]
-    expected = 1 - sum(map(sum, steps)) / (num_ranks * sum(map(max, steps)))
-    assert idle_share(lengths, order, batch_size=batch_size, num_ranks=num_ranks) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", ["batch_size", "num_ranks"])

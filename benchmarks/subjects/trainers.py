@@ -1,4 +1,4 @@
-"""Trainers: the same training step under every engine: forward and backward, clip, AdamW.
+"""The same training step under every engine that is measured: forward and backward, clip, AdamW.
 
 `alone` is one process without a process group, the measure of all others. Every engine runs torch.optim.AdamW and
 clips at 1.0; DeepSpeed has its settings from ds_configs/.
@@ -18,7 +18,7 @@ CONFIGS = Path(__file__).parents[2] / "ds_configs"
 Batch = dict[str, Tensor]
 
 
-class Alone:
+class AloneTrainer:
     """One process; `wrap` is where DDP and FSDP2 differ."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -37,7 +37,7 @@ class Alone:
         return loss.detach()
 
     def update(self) -> None:
-        """Clip and step."""
+        """Clip the gradients, update the parameters, and drop the gradients."""
         nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -48,28 +48,28 @@ class Alone:
         self.update()
 
 
-class Ddp(Alone):
-    """DistributedDataParallel."""
+class DdpTrainer(AloneTrainer):
+    """DistributedDataParallel: every rank holds everything; gradients are reduced in buckets."""
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """All gradients reduced in buckets."""
+        """The model inside DistributedDataParallel."""
         wrapped = nn.parallel.DistributedDataParallel(model)
         if dist.get_backend() == dist.Backend.FAKE:
             wrapped.register_comm_hook(None, _reduce)
         return wrapped
 
 
-class Fsdp2(Alone):
-    """`fully_shard`."""
+class Fsdp2Trainer(AloneTrainer):
+    """`fully_shard`: parameters, gradients and optimizer states are sharded."""
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Encoder and decoder layers as units."""
+        """The model, sharded by encoder and decoder layers."""
         from cached_ds import fsdp
 
         return fsdp.shard(model)
 
 
-class Zero(Alone):
+class ZeroTrainer(AloneTrainer):
     """DeepSpeed, as ds_configs/zero`stage`.json says."""
 
     stage = "0"
@@ -83,36 +83,36 @@ class Zero(Alone):
         self.model, self.optimizer, *_ = zero.initialize(model=model, config=config, optimizer=inner)
 
     def backward(self, batch: Batch) -> Tensor:
-        """Forward and backward; returns the loss."""
+        """Forward, and backward by DeepSpeed; returns the loss."""
         loss: Tensor = self.model(**batch).loss
         self.model.backward(loss)
         return loss.detach()
 
     def update(self) -> None:
-        """Clip and step."""
+        """Let DeepSpeed clip the gradients and update the parameters."""
         self.model.step()
 
 
-class Zero1(Zero):
-    """The optimizer's states are sharded."""
+class Zero1Trainer(ZeroTrainer):
+    """ZeRO-1: optimizer states are sharded."""
 
     stage = "1"
 
 
-class Zero2(Zero):
-    """Gradients too."""
+class Zero2Trainer(ZeroTrainer):
+    """ZeRO-2: optimizer states and gradients are sharded."""
 
     stage = "2"
 
 
-class Zero3(Zero):
-    """Parameters too."""
+class Zero3Trainer(ZeroTrainer):
+    """ZeRO-3: optimizer states, gradients and parameters are sharded."""
 
     stage = "3"
 
 
-class Zero3Offload(Zero):
-    """All of it in host memory."""
+class Zero3OffloadTrainer(ZeroTrainer):
+    """ZeRO-3 with all shards in host memory."""
 
     stage = "3_offload"
 
@@ -126,6 +126,12 @@ def _reduce(_, bucket):  # DDP wants no annotations, or evaluated ones
 
 
 ALONE = "alone"
-ENGINES = {"ddp": Ddp, "zero1": Zero1, "zero2": Zero2, "zero3": Zero3, "fsdp2": Fsdp2}
-TRAINERS: dict[str, type[Alone]] = {ALONE: Alone, **ENGINES, "zero3_offload": Zero3Offload}
+COMPARED: dict[str, type[AloneTrainer]] = {
+    "ddp": DdpTrainer,
+    "zero1": Zero1Trainer,
+    "zero2": Zero2Trainer,
+    "zero3": Zero3Trainer,
+    "fsdp2": Fsdp2Trainer,
+}  # the engines of scaling.py
+TRAINERS = {ALONE: AloneTrainer, **COMPARED, "zero3_offload": Zero3OffloadTrainer}
 TITLES = {"ddp": "DDP", "zero1": "ZeRO-1", "zero2": "ZeRO-2", "zero3": "ZeRO-3", "fsdp2": "FSDP2"}

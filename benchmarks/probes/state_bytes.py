@@ -1,4 +1,4 @@
-"""Held: the bytes of parameters, gradients and optimizer states that one rank really holds, by looking at its tensors.
+"""The bytes of parameters, gradients and optimizer states that one rank really holds, by looking at its tensors.
 
 Every storage counts once, whole, wherever views of it are found. Under DeepSpeed the gradients are what its optimizer
 holds besides parameters, states and buckets. `formula` is what ZeRO's paper expects.
@@ -16,7 +16,7 @@ PARTS = ("parameters", "gradients", "optimizer")
 SHARDED = {"zero1": ("optimizer",), "zero2": ("optimizer", "gradients"), "zero3": PARTS, "fsdp2": PARTS}
 
 
-def held(model: nn.Module, optimizer: Any) -> dict[str, int]:
+def state_bytes(model: nn.Module, optimizer: Any) -> dict[str, int]:
     """Bytes by part, between backward and the optimizer's step.
 
     Besides the parts of the formula: "master", weights that the optimizer updates instead of the model's own, and
@@ -43,7 +43,7 @@ def held(model: nn.Module, optimizer: Any) -> dict[str, int]:
 
 
 def _ipg_buckets(optimizer: Any) -> list[Any]:
-    """DeepSpeed's buckets of gradients."""
+    """DeepSpeed's buckets, where gradients wait to be reduced; none under other engines."""
     return list(getattr(optimizer, "ipg_buckets", {}).values())
 
 
@@ -54,6 +54,7 @@ def formula(whole: dict[str, int], *, variant: str, ranks: int) -> dict[str, flo
 
 
 def _bytes(tensors: Iterable[Tensor], seen: set[int]) -> int:
+    """Bytes of the storages that are not in `seen` yet, where they are then noted."""
     total = 0
     for tensor in tensors:
         storage = (tensor.to_local() if isinstance(tensor, DTensor) else tensor).untyped_storage()
@@ -64,7 +65,7 @@ def _bytes(tensors: Iterable[Tensor], seen: set[int]) -> int:
 
 
 def _tensors(found: Any) -> Iterator[Tensor]:
-    """All tensors in containers in containers."""
+    """All tensors in nested dicts, lists, tuples and sets."""
     if isinstance(found, Tensor):
         yield found
     elif isinstance(found, dict | list | tuple | set):
