@@ -53,7 +53,7 @@ class LayerCall:
     def first(self, number: int, states: Tensor, bias: Tensor | None) -> Outputs:
         """Run a pass from where its stream stands, and note where the stream stands afterwards."""
         rng, before = self.batch.rng, self.rng_states[number]
-        with rng.fork(self.batch.passes[number].index, before):
+        with rng.fork(self.batch.passes[number].index, state=before):
             outputs = self.run(number, states, bias)
             after = rng.state()
         self.batch.rng_states[number] = after if before is None or not torch.equal(after, before) else before
@@ -61,7 +61,7 @@ class LayerCall:
 
     def again(self, number: int, states: Tensor, bias: Tensor | None) -> Outputs:
         """Run a pass from where its stream stood."""
-        with self.batch.rng.fork(self.batch.passes[number].index, self.rng_states[number]):
+        with self.batch.rng.fork(self.batch.passes[number].index, state=self.rng_states[number]):
             return self.run(number, states, bias)
 
 

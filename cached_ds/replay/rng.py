@@ -33,7 +33,7 @@ class ReplayRng:
         self.seed = int(torch.randint(SEED_BOUND, ())) if seed is None else seed
 
     @contextmanager
-    def fork(self, index: int, state: Tensor | None = None) -> Iterator[None]:
+    def fork(self, index: int, *, state: Tensor | None = None) -> Iterator[None]:
         """Run the block with the generators of stream `index`, from its start or a `state`; put the caller's back."""
         with torch.random.fork_rng(devices=self._devices(), device_type=self._device_type()):
             if state is None:

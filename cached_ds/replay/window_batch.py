@@ -96,7 +96,7 @@ class WindowBatch:
         """Dropout of states [N, w, D], each pass from its own stream."""
         parts = []
         for encoder_pass, rows, state in zip(self.passes, self.rows, self.rng_states, strict=True):
-            with self.rng.fork(encoder_pass.index, state):
+            with self.rng.fork(encoder_pass.index, state=state):
                 part = F.dropout(states[rows, : encoder_pass.width], self.draws.dropout, training=True)
             parts.append(F.pad(part, (0, 0, 0, states.shape[1] - encoder_pass.width)))
         return torch.cat(parts)

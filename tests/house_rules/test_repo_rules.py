@@ -46,6 +46,28 @@ def owner_is_private(owner: ast.Module | ast.ClassDef) -> bool:
     return isinstance(owner, ast.ClassDef) and owner.name.startswith("_")
 
 
+# Signatures that are somebody else's, and the one that users' scripts rely on.
+POSITIONAL_OPTIONS = {
+    "attach", "forward", "compute_loss", "save_model", "get", "construct_mapping",
+}  # fmt: skip
+
+
+def positional_options(function: ast.FunctionDef) -> list[str]:
+    """Arguments with a default that can be given by position, the first argument apart."""
+    names = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+    first = 1 + (names[:1] in (["self"], ["cls"]))
+    return names[max(first, len(names) - len(function.args.defaults)) :]
+
+
+def test_options_are_keyword_only():
+    found = [
+        f"{place} {node.name}: {', '.join(options)}"
+        for place, node in nodes(ast.FunctionDef, folders=("cached_ds", "launch"))
+        if node.name not in POSITIONAL_OPTIONS | {"__call__"} and (options := positional_options(node))
+    ]
+    assert not found, f"give these a `*`: {found}"
+
+
 def test_annotations_are_postponed():
     missing = [
         shown(path)
