@@ -17,7 +17,7 @@ from cached_ds.doctor.checks import clock, files, machine, network, software
 from cached_ds.doctor.checks.check import Finding, bytes_text
 from cached_ds.doctor.checks.context import make_context
 from cached_ds.doctor.examination import judge
-from cached_ds.doctor.table import Row, write
+from cached_ds.doctor.table import Row, render
 from cached_ds.provenance import facts
 
 GIB = 2**30

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cached_ds.ranks import discovery
-from cached_ds.ranks import mpi
+from cached_ds.ranks import discovery, mpi
 from cached_ds.ranks.discovery import discover
 
 MASTER = {"MASTER_ADDR": "a", "MASTER_PORT": "29500"}
