@@ -108,7 +108,7 @@ def test_warnings_leave_a_run_healthy():
 def test_table_names_ranks_and_hosts():
     findings = [Finding(rank=1, text="late"), Finding(rank=2, text="late"), Finding(text="slow", warning=True)]
     rows = [Row(name="a", text="good", findings=[]), Row(name="bb", text="", findings=findings)]
-    assert write(rows, {0: "x", 1: "x", 2: "y"}).splitlines() == [
+    assert render(rows, {0: "x", 1: "x", 2: "y"}).splitlines() == [
         "cached-ds doctor: 3 ranks on 2 hosts",
         "ok       a   good",
         "FAULT    bb",
@@ -116,7 +116,7 @@ def test_table_names_ranks_and_hosts():
         "             - all ranks: slow",
         "2 faults, 1 warning; at fault: ranks 1 (x), 2 (y)",
     ]
-    assert write(rows[:1], {0: "x"}).endswith("\nhealthy")
+    assert render(rows[:1], {0: "x"}).endswith("\nhealthy")
 
 
 def test_bytes_are_written_as_people_do():
