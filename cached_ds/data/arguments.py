@@ -21,7 +21,8 @@ _COUNTS = (
 )
 
 
-def _flag(description: str, *, default: Any = None) -> Any:
+def flag(description: str, *, default: Any = None) -> Any:
+    """A field of a dataclass that `HfArgumentParser` turns into a flag."""
     return field(default=default, metadata={"help": description})
 
 
@@ -29,30 +30,30 @@ def _flag(description: str, *, default: Any = None) -> Any:
 class DataArguments:
     """Where documents and summaries come from and how they are cut into tokens (for `HfArgumentParser`)."""
 
-    dataset_name: str | None = _flag(
+    dataset_name: str | None = flag(
         "A data set on the Hugging Face hub, or one of the embedded ones that need no download: pysource, keyfacts."
     )
-    dataset_config_name: str | None = _flag(
+    dataset_config_name: str | None = flag(
         "The configuration of the data set. pysource: 'all' or 'stdlib'. keyfacts: 'length=2048,num_facts=8', ..."
     )
-    train_file: str | None = _flag("Training documents: a JSON Lines (.json, .jsonl), CSV or Parquet file.")
-    validation_file: str | None = _flag("Validation documents: a JSON Lines (.json, .jsonl), CSV or Parquet file.")
-    test_file: str | None = _flag("Test documents: a JSON Lines (.json, .jsonl), CSV or Parquet file.")
-    text_column: str | None = _flag("The column with the documents. Default: the first column.")
-    summary_column: str | None = _flag("The column with the summaries. Default: the second column.")
-    source_prefix: str | None = _flag("A prefix for every document, repeated in front of every window.")
-    prefix_column: str | None = _flag("The column with each document's own prefix, such as the query of QMSum.")
-    max_source_length: int | None = _flag(
+    train_file: str | None = flag("Training documents: a JSON Lines (.json, .jsonl), CSV or Parquet file.")
+    validation_file: str | None = flag("Validation documents: a JSON Lines (.json, .jsonl), CSV or Parquet file.")
+    test_file: str | None = flag("Test documents: a JSON Lines (.json, .jsonl), CSV or Parquet file.")
+    text_column: str | None = flag("The column with the documents. Default: the first column.")
+    summary_column: str | None = flag("The column with the summaries. Default: the second column.")
+    source_prefix: str | None = flag("A prefix for every document, repeated in front of every window.")
+    prefix_column: str | None = flag("The column with each document's own prefix, such as the query of QMSum.")
+    max_source_length: int | None = flag(
         "Cut documents to this many tokens, special tokens included. Default: documents are never cut."
     )
-    max_target_length: int = _flag("Cut summaries to this many tokens, special tokens included.", default=128)
-    val_max_target_length: int | None = _flag("The same for validation and test summaries. Default: max_target_length.")
-    max_train_samples: int | None = _flag("Train on the first documents only, this many.")
-    max_eval_samples: int | None = _flag("Evaluate on the first documents only, this many.")
-    max_predict_samples: int | None = _flag("Predict for the first documents only, this many.")
-    preprocessing_num_workers: int | None = _flag("Number of processes that tokenize. Default: the process itself.")
-    overwrite_cache: bool = _flag("Tokenize again even if the tokens are in the cache.", default=False)
-    pad_to_multiple_of: int | None = _flag("Pad batches of documents to a multiple of this many tokens.")
+    max_target_length: int = flag("Cut summaries to this many tokens, special tokens included.", default=128)
+    val_max_target_length: int | None = flag("The same for validation and test summaries. Default: max_target_length.")
+    max_train_samples: int | None = flag("Train on the first documents only, this many.")
+    max_eval_samples: int | None = flag("Evaluate on the first documents only, this many.")
+    max_predict_samples: int | None = flag("Predict for the first documents only, this many.")
+    preprocessing_num_workers: int | None = flag("Number of processes that tokenize. Default: the process itself.")
+    overwrite_cache: bool = flag("Tokenize again even if the tokens are in the cache.", default=False)
+    pad_to_multiple_of: int | None = flag("Pad batches of documents to a multiple of this many tokens.")
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is read."""

@@ -140,12 +140,12 @@ class _Scatter(torch.autograd.Function):
 def without_draws(encoder: Any) -> Iterator[Draws]:
     """Run an encoder's forward without what it draws around its layers; yields how much that is."""
     dropout = (encoder.dropout, "p") if isinstance(encoder.dropout, nn.Dropout) else (encoder, "dropout")
-    places = [dropout] + ([(encoder, "layerdrop")] if hasattr(encoder, "layerdrop") else [])
-    before = [float(getattr(module, name)) for module, name in places]
-    for module, name in places:
+    attributes = [dropout] + ([(encoder, "layerdrop")] if hasattr(encoder, "layerdrop") else [])
+    before = [float(getattr(module, name)) for module, name in attributes]
+    for module, name in attributes:
         setattr(module, name, 0.0)
     try:
         yield Draws(*before)
     finally:
-        for (module, name), value in zip(places, before, strict=True):
+        for (module, name), value in zip(attributes, before, strict=True):
             setattr(module, name, value)

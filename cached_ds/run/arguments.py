@@ -10,34 +10,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 from cached_ds.data import DataArguments
+from cached_ds.data.arguments import flag
 from cached_ds.models.shapes import family_name, is_shape
 from cached_ds.run.flags import normalise, value_of
 from cached_ds.settings.config import CachedConfig
-
-
-def _flag(description: str, *, default: Any = None) -> Any:
-    return field(default=default, metadata={"help": description})
 
 
 @dataclass(kw_only=True)
 class ModelArguments:
     """Which model to train, and how it generates."""
 
-    model_name_or_path: str | None = _flag("A pretrained model: a folder, or a name on the Hugging Face hub.")
-    config_name: str | None = _flag(
+    model_name_or_path: str | None = flag("A pretrained model: a folder, or a name on the Hugging Face hub.")
+    config_name: str | None = flag(
         "A model without pretrained weights: a built-in shape such as tiny-bart or base-t5, a folder, or a hub name."
     )
-    tokenizer_name: str | None = _flag("A tokenizer. Default: the model's, or one trained on the training text.")
-    vocab_size: int = _flag("Size of the vocabulary of a tokenizer trained on the training text.", default=8192)
-    num_beams: int | None = _flag("Beams of generation in evaluation and prediction. Default: the model's own.")
-    num_samples: int = _flag("Show this many generated summaries at the end.", default=3)
+    tokenizer_name: str | None = flag("A tokenizer. Default: the model's, or one trained on the training text.")
+    vocab_size: int = flag("Size of the vocabulary of a tokenizer trained on the training text.", default=8192)
+    num_beams: int | None = flag("Beams of generation in evaluation and prediction. Default: the model's own.")
+    num_samples: int = flag("Show this many generated summaries at the end.", default=3)
 
     def __post_init__(self) -> None:
         """Refuse what names no model, or two."""
@@ -63,7 +60,7 @@ def _command_line_type(config_field: dataclasses.Field[Any]) -> type:
 CachedArguments = dataclasses.make_dataclass(
     "CachedArguments",
     [
-        (f.name, _command_line_type(f), _flag(f.metadata["help"], default=f.default))
+        (f.name, _command_line_type(f), flag(f.metadata["help"], default=f.default))
         for f in dataclasses.fields(CachedConfig)
         if f.name != "seed"
     ],

@@ -39,8 +39,8 @@ class Case:
         return list(lay_out_passes(self.windows(), windows_per_pass=self.windows_per_pass, multiple=self.multiple))
 
 
-def rows_of(piece):
-    return [row for span in piece.spans for row in range(span.start, span.stop)]
+def rows_of(layout):
+    return [row for span in layout.spans for row in range(span.start, span.stop)]
 
 
 def padded(lengths, sides):
@@ -75,24 +75,26 @@ def cases(draw):
 
 @given(cases())
 def test_every_token_is_kept_exactly_once_and_read_where_its_state_is_kept(case):
-    rows = [row for piece in case.passes() for row in rows_of(piece)]
+    rows = [row for layout in case.passes() for row in rows_of(layout)]
     assert sorted(rows) == case.mask.flatten().nonzero().flatten().tolist()
-    for piece in case.passes():
-        assert piece.tokens.flatten()[piece.slots].tolist() == rows_of(piece)
-        assert all(one.stop != other.start for one, other in itertools.pairwise(piece.spans)), "touching slices are one"
+    for layout in case.passes():
+        assert layout.tokens.flatten()[layout.slots].tolist() == rows_of(layout)
+        assert all(one.stop != other.start for one, other in itertools.pairwise(layout.spans)), (
+            "touching slices are one"
+        )
 
 
 @given(cases())
 def test_passes_read_no_padding_and_hold_no_empty_window(case):
-    for piece in case.passes():
-        read = piece.tokens[piece.tokens >= 0]
+    for layout in case.passes():
+        read = layout.tokens[layout.tokens >= 0]
         assert case.mask.flatten()[read].all()
-        assert (piece.tokens >= 0).any(dim=1).all()
-        lengths = (piece.tokens >= 0).sum(dim=1)
+        assert (layout.tokens >= 0).any(dim=1).all()
+        lengths = (layout.tokens >= 0).sum(dim=1)
         assert lengths.max() <= case.window
-        width = piece.tokens.shape[1]
+        width = layout.tokens.shape[1]
         assert width % case.multiple == 0 and width - lengths.max() < case.multiple
-        assert piece.full == bool((lengths == width).all())
+        assert layout.full == bool((lengths == width).all())
 
 
 @given(cases())
@@ -125,19 +127,19 @@ def test_windows_are_those_of_the_oracle(case):
 @given(cases())
 def test_passes_hold_every_window_once_longest_first(case):
     passes = case.passes()
-    assert sum(len(piece.tokens) for piece in passes) == len(case.windows())
-    assert len({piece.index for piece in passes}) == len(passes)
-    assert all(len(piece.tokens) == case.windows_per_pass for piece in passes[:-1])
-    widths = [piece.tokens.shape[1] for piece in passes]
+    assert sum(len(layout.tokens) for layout in passes) == len(case.windows())
+    assert len({layout.index for layout in passes}) == len(passes)
+    assert all(len(layout.tokens) == case.windows_per_pass for layout in passes[:-1])
+    widths = [layout.tokens.shape[1] for layout in passes]
     assert widths == sorted(widths, reverse=True)
 
 
 def test_a_pass_gathers_values_and_fills_empty_slots():
     ids = torch.tensor([[10, 11, 12, 99], [20, 99, 99, 99]])
     windows = [w for d in find_documents((ids < 99).long()) for w in cut(d, window=4, overlap=0)]
-    (piece,) = lay_out_passes(windows, windows_per_pass=2)
-    assert piece.gather(ids, -7).tolist() == [[10, 11, 12], [20, -7, -7]]
-    assert not piece.full
+    (layout,) = lay_out_passes(windows, windows_per_pass=2)
+    assert layout.gather(ids, -7).tolist() == [[10, 11, 12], [20, -7, -7]]
+    assert not layout.full
 
 
 def test_an_empty_row_is_refused():
