@@ -1,4 +1,4 @@
-"""cached_ds: exact training of encoder-decoder transformers on whole documents, under any engine."""
+"""cached_ds: exact training of encoder-decoder transformers on whole documents, under DDP, FSDP2 and DeepSpeed ZeRO."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the names that are loaded on first use, too."""
+    """List all public names, also those that are loaded on first use."""
     return sorted({*globals(), *__all__})

@@ -5,13 +5,13 @@
   2. an attribute `_cached_ds` on encoder and decoder (state.py);
   3. a forward pre-hook on the model, which begins a call: it takes `prefix_lengths` out of the keyword arguments for
      the encoder (Hugging Face models would pass it on to the decoder too, or drop it);
-  4. `accepts_loss_kwargs = False`, which tells transformers' Trainer that the loss is a mean over the batch. Their
-     forward takes `**kwargs`, from which the Trainer concludes the contrary: it would skip the division by the
-     accumulation steps and multiply the loss by the world size (transformers 5.23);
+  4. `accepts_loss_kwargs = False`, which tells transformers' Trainer that the loss is a mean over the batch. From the
+     `**kwargs` of the models' forward the Trainer would conclude the contrary, skip the division by the accumulation
+     steps and multiply the loss by the world size (transformers 5.23);
   5. the class of the head, and two hooks that let it compute the training loss in chunks (chunked_loss.py);
   6. the class of each cross-attention, and its attribute `names` (cross_attention.py);
-  7. a forward pre-hook on the decoder, which hands the document over to them (cross_attention.py);
-  8. under the layer schedule: the class of each encoder layer and three attributes of it (layered.py).
+  7. a forward pre-hook on the decoder, which hands the documents' states to them (cross_attention.py);
+  8. under the layer schedule: the class of each encoder layer and three of its attributes (layered.py).
 """
 
 from __future__ import annotations
@@ -38,10 +38,15 @@ LOSS_FLAG = "accepts_loss_kwargs"
 
 
 def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
-    """Make `model` read documents of any length; returns the same object.
+    """Make a Hugging Face encoder-decoder read documents of any length. Returns the same object.
 
-    Call it before the model is wrapped or sharded (DDP, FSDP2, ZeRO); a PEFT model is fine.
-    Trained with `labels`, the model's output has no logits: its loss is computed in chunks (chunked_loss.py).
+    Call it before the model is wrapped or sharded (DDP, FSDP2, ZeRO); a PEFT model is fine. `detach` undoes it.
+
+    The model then also takes `prefix_lengths` [B]: the number of tokens, after the special tokens at a document's
+    beginning, that every window repeats, such as those of a query.
+
+    A call in training mode with `labels=` computes the loss in chunks of target positions; `output.logits` is None. In
+    evaluation, under `torch.no_grad()` or with an adapter on the head, loss and logits are Hugging Face's own.
 
     Args:
         model: a Hugging Face encoder-decoder of a supported family, or a PEFT model over one.
@@ -49,8 +54,8 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
         **fields: fields of `CachedConfig`, instead of `config`.
 
     Raises:
-        ValueError: both config and fields; unsupported family; already attached; already sharded; a window that the
-            encoder cannot read.
+        ValueError: both config and fields; an unsupported family; a model that is already attached or already sharded;
+            a window that the encoder cannot read.
     """
     if config is not None and fields:
         raise ValueError(f"give either a CachedConfig or its fields, not both: {', '.join(sorted(fields))}")
@@ -75,7 +80,11 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
 
 
 def ensure_attached(model: M, config: CachedConfig | None) -> M:
-    """Attach `model` unless it is attached; None: the defaults, or what it is attached with. Returns the same object.
+    """Attach `model` unless it is attached already. Returns the same object.
+
+    Args:
+        model: a Hugging Face encoder-decoder, attached or not.
+        config: how to cut and replay; None: the defaults, or what the model is attached with.
 
     Raises:
         ValueError: a config for a model that is attached already; what `attach` refuses.
@@ -88,10 +97,13 @@ def ensure_attached(model: M, config: CachedConfig | None) -> M:
 
 
 def detach(model: M) -> M:
-    """Undo `attach`; returns the same object.
+    """Undo `attach`: the model gets its own classes back, and loses the hooks. Returns the same object.
+
+    Args:
+        model: an attached model, not wrapped by an engine, or a PEFT model over one.
 
     Raises:
-        ValueError: nothing is attached.
+        ValueError: the model is not attached, or wrapped.
     """
     inner = inner_model(model)
     encoder: Any = windowed_encoder(inner)
@@ -124,10 +136,10 @@ def windowed_encoder(model: nn.Module) -> Windowed:
 
 
 def inner_model(model: Any) -> PreTrainedModel:
-    """The Hugging Face model itself, out of a PEFT wrapper.
+    """The Hugging Face model itself, out of a PEFT wrapper if there is one.
 
     Raises:
-        ValueError: there is none.
+        ValueError: `model` is not a Hugging Face model.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     if not isinstance(inner, PreTrainedModel):
@@ -142,13 +154,13 @@ def _check_attachable(encoder: nn.Module) -> None:
         raise ValueError("the model is already attached; call cached_ds.detach(model) first to attach it anew")
     if any(isinstance(parameter, DTensor) for parameter in encoder.parameters()):
         raise ValueError("the encoder's parameters are already sharded; attach first, then shard the model")
-    if hasattr(encoder, "ds_id"):  # ZeRO-3 numbers the modules it has hung its hooks on: they would gather per window
+    if hasattr(encoder, "ds_id"):  # ZeRO-3 numbers the modules it hooks; its hooks would gather once per window
         raise ValueError("ZeRO-3 already manages the encoder; attach before deepspeed.initialize")
 
 
 def _begin_call(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Forward pre-hook: a new `ModelCall`, with `prefix_lengths` [B] if this call runs the encoder."""
+    """Forward pre-hook: begin a `ModelCall`, with `prefix_lengths` [B] if this call runs the encoder."""
     prefix = kwargs.pop("prefix_lengths", None)
-    runs_encoder = kwargs.get("encoder_outputs") is None  # `generate` has run it before
+    runs_encoder = kwargs.get("encoder_outputs") is None  # `generate` has run it already
     windowed_encoder(model)._cached_ds.call = ModelCall(prefix_lengths=prefix if runs_encoder else None)
     return args, kwargs

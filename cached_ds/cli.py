@@ -1,7 +1,7 @@
-"""The console script `cached-ds`: what one does around a training run. Training itself is launch/train.py.
+"""The console script `cached-ds`: commands around a training run; training itself is launch/train.py.
 
-torchrun --nproc_per_node 2 --no-python cached-ds doctor recipe.yaml      before it
-cached-ds report runs/quickstart                                          after it
+Before a run, on all its ranks: `torchrun --nproc_per_node 2 --no-python cached-ds doctor recipe.yaml`.
+After a run: `cached-ds report runs/quickstart`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cached_ds.settings.extras import MissingExtra
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 2 for bad input."""
+    """Run a command. Returns the exit code, which is 2 for bad input."""
     parser = _parser()
     words = sys.argv[1:] if argv is None else argv
     arguments, rest = parser.parse_known_args(without_local_rank(words))
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     summarize.set_defaults(run=_summarize)
     examine = commands.add_parser("doctor", help="examine all ranks before a long run", add_help=False)
-    examine.set_defaults(run=_doctor)  # which has a parser of its own for the rest, help included
+    examine.set_defaults(run=_doctor)  # it has a parser of its own for the rest, --help included
     return parser
 
 

@@ -1,9 +1,9 @@
-"""FSDP2: shard an attached model, the windowed encoder as one unit, or under the layer schedule each of its layers.
+"""FSDP2: shard an attached model. The windowed encoder is one unit; under the layer schedule, each of its layers is.
 
 A unit's parameters are gathered once in forward and once in backward, for all windows of all documents, so the number
-of collectives does not depend on a rank's documents. Decoder layers are units of their own. A weight that the
-encoder shares with other modules (tied embeddings) belongs to the root unit, which stays gathered between forward and
-backward; the encoder's unit ignores it.
+of collectives does not depend on a rank's documents. Each decoder layer is a unit of its own. A weight that the encoder
+shares with other modules (tied embeddings) belongs to the root unit, which stays gathered between forward and backward;
+the encoder's unit ignores it.
 """
 
 from __future__ import annotations
@@ -38,14 +38,17 @@ def shard(
     offload_policy: OffloadPolicy | None = None,
     reshard_after_forward: bool | int = True,
 ) -> M:
-    """Apply `fully_shard` to an attached model, in place; the process group must exist. Returns the same object.
+    """Apply torch's `fully_shard` to an attached model, in place. Returns the same object.
+
+    The process group must exist. `model.generate` is registered, so that it gathers the parameters as a forward does.
 
     Args:
         model: an attached model (or a PEFT model over one).
         mesh: device mesh of `fully_shard`; None: all ranks.
         mp_policy: mixed precision of every unit.
         offload_policy: CPU offload of every unit.
-        reshard_after_forward: as in `fully_shard`, for the encoder (or its layers) and the decoder layers.
+        reshard_after_forward: as in `fully_shard`, for the encoder (or its layers) and the decoder layers; the root
+            unit stays gathered.
 
     Raises:
         ValueError: the model is not attached.
@@ -60,20 +63,20 @@ def shard(
     for layer in units:
         layer.set_modules_to_backward_prefetch([layer])  # itself, not the next one: one encoder layer at a time
     fully_shard(encoder, ignored_params=shared_parameters(model, encoder), **options)
-    del options["reshard_after_forward"]  # the root's weights are the last of forward and the first of backward
+    del options["reshard_after_forward"]  # the root's weights are used last in forward and first in backward
     fully_shard(model, **options)
     if hasattr(model, "generate"):
-        register_fsdp_forward_method(model, "generate")  # it calls the encoder by itself: the root must be gathered too
+        register_fsdp_forward_method(model, "generate")  # it calls the encoder directly: the root must be gathered too
     return model
 
 
 def shard_for_accelerate(model: nn.Module, accelerator: Accelerator) -> None:
-    """Shard as accelerate's FSDP settings say; accelerate then takes the model as it is.
+    """Shard by accelerate's FSDP settings; accelerate then takes the model as it is.
 
     accelerate's own wrapping refuses tied embeddings ("Parameter 'model.shared.weight' is shared ...").
 
     Raises:
-        ValueError: settings that this project cannot honour; the message names the field.
+        ValueError: settings that `check_plugin` refuses; the message names the field.
     """
     plugin = accelerator.state.fsdp_plugin
     check_plugin(plugin)
@@ -88,20 +91,20 @@ def shard_for_accelerate(model: nn.Module, accelerator: Accelerator) -> None:
 
 
 def _offload_policy(plugin: FullyShardedDataParallelPlugin) -> OffloadPolicy | None:
-    """Parameters on the host as asked for; pinned where there is a device to copy to."""
+    """CPU offload if the settings ask for it, in pinned memory where there is a device to copy to."""
     return CPUOffloadPolicy(pin_memory=torch.accelerator.is_available()) if plugin.cpu_offload else None
 
 
 def check_plugin(plugin: FullyShardedDataParallelPlugin) -> None:
-    """Refuse accelerate's FSDP settings that would not train an attached model rightly.
+    """Refuse accelerate's FSDP settings under which an attached model would not be trained correctly.
 
     Raises:
         ValueError: FSDP1, or weights loaded on rank 0 only.
     """
     if plugin.fsdp_version != 2:
         raise ValueError(
-            f"fsdp_version={plugin.fsdp_version}: FSDP1 is not supported, it gathers the encoder once per window; set "
-            "fsdp_version: 2 in the accelerate config (see ds_configs/fsdp.yaml)"
+            f"fsdp_version={plugin.fsdp_version}: FSDP1 is not supported because it gathers the encoder once per "
+            "window; set fsdp_version: 2 in the accelerate config (see ds_configs/fsdp.yaml)"
         )
     if plugin.cpu_ram_efficient_loading:
         raise ValueError(
@@ -116,7 +119,10 @@ def is_requested(plugin_arguments: dict[str, Any] | None) -> bool:
 
 
 def enable_on_cpu(accelerator: Accelerator, plugin_arguments: dict[str, Any] | None) -> None:
-    """Turn FSDP on in accelerate's state where it ignores it: on the CPU it would silently train with DDP."""
+    """Turn on FSDP in accelerate's state, for the CPU.
+
+    There accelerate ignores the setting and would silently train with DDP.
+    """
     plugin = FullyShardedDataParallelPlugin(**(plugin_arguments or {}))
     if accelerator.mixed_precision != "no":
         plugin.set_mixed_precision(accelerator.mixed_precision)
@@ -137,14 +143,14 @@ def wrap_classes(model: nn.Module) -> list[str]:
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder's layers of an attached model."""
+    """The decoder layers of an attached model."""
     layers = getattr(inner_model(model).get_decoder(), windowed_encoder(model)._cached_ds.family.layers)
     assert isinstance(layers, nn.ModuleList)
     return layers
 
 
 def encoder_layers(model: nn.Module) -> list[Replayed]:
-    """The encoder's layers where they are units of their own; none under the window schedule."""
+    """The encoder layers that are units of their own; none under the window schedule."""
     return [module for module in windowed_encoder(model).modules() if isinstance(module, Replayed)]
 
 

@@ -1,12 +1,12 @@
-"""Leaving: how a rank ends after its work, without the crash that gloo can make of it.
+"""Leaving: how a rank ends after its work, without the crash that gloo can cause.
 
-Problem. gloo's worker threads let go of a tensor some time after the collective on it has returned. Where the last one
-does so while the interpreter is being torn down, it asks for the GIL of an interpreter that has none to give, and the
-process aborts after all its work was done: "terminate called without an active exception", exit code -6, and the
-launcher calls the run failed (pytorch/pytorch#179291). `destroy_process_group` does not end those threads while
-anything, DeepSpeed's engine for one, holds the group.
+Problem. gloo's worker threads release a tensor some time after the collective on it has returned. If the last one does
+so while the interpreter is shutting down, it asks for a GIL that is already gone, and the process aborts with all its
+work done: "terminate called without an active exception", exit code -6, and the launcher reports a failed run
+(pytorch/pytorch#179291). `destroy_process_group` does not end those threads while anything, such as DeepSpeed's engine,
+holds the group.
 
-So a rank leaves as a forked worker of torch does: exit handlers run, streams are flushed, and the process ends without
+So a rank ends as a forked worker of torch does: exit handlers run, streams are flushed, and the process ends without
 tearing the interpreter down.
 """
 
@@ -24,7 +24,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 def leave(code: int = 0) -> None:
-    """Wait for the other ranks and end this process with this exit code; without a process group, only return.
+    """Wait for the other ranks, then end this process with exit code `code`; without a process group, only return.
 
     Call it last, once all files are written: nothing after it runs, `finally` blocks included.
     """
@@ -38,7 +38,7 @@ def leave(code: int = 0) -> None:
 
 
 def give_up(code: int) -> NoReturn:
-    """End this process with `code`, without waiting for the other ranks: they see it go."""
+    """End this process with exit code `code`, without waiting for the other ranks, which will see it gone."""
     if dist.is_initialized():
         remove_shared_buffer(dist.get_rank())
     _end(code=code)
@@ -52,7 +52,7 @@ def _end(*, code: int) -> NoReturn:
 
 
 def remove_shared_buffer(rank: int) -> None:
-    """Give back the shared memory of DeepSpeed's collectives on one host: it leaves 66 MiB a rank behind for ever."""
+    """Remove a rank's shared memory of DeepSpeed's collectives on one host: 66 MiB, which DeepSpeed leaves behind."""
     address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
     name = f"deepspeed_allreduce_buffer_{os.getuid()}_{address}_{port}_{rank}"
     (SHARED_MEMORY / name).unlink(missing_ok=True)

@@ -1,9 +1,9 @@
 """DeepSpeed ZeRO: attach and `deepspeed.initialize` in one call.
 
-Vanilla `deepspeed.initialize` on an attached model is just as good: the windowed encoder class (under the layer
-schedule: the class of each layer) carries ZeRO-3's leaf mark, so its parameters are gathered once in forward and once
-in backward, and reduced once. This module adds what DeepSpeed does not do by itself: it refuses keys that DeepSpeed
-would silently ignore, and fills in the 'auto' values that ds_configs/ leaves to transformers' Trainer.
+`deepspeed.initialize` on an attached model does as well: the class of the windowed encoder (under the layer schedule,
+of each layer) carries ZeRO-3's leaf mark, so its parameters are gathered once in forward and once in backward, and
+their gradients reduced once. This module adds two things: it refuses keys that DeepSpeed would silently ignore, and
+fills in the 'auto' values that ds_configs/ leaves to transformers' Trainer.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ with needed_by(__name__):
 def initialize(
     *, model: nn.Module, config: str | Path | dict[str, Any], cached: CachedConfig | None = None, **arguments: Any
 ) -> tuple[Any, ...]:
-    """Attach `model` if it is not attached, then call `deepspeed.initialize`; returns what that returns.
+    """Attach `model` if it is not attached, then call `deepspeed.initialize` and return its result.
 
     Args:
         model: a Hugging Face encoder-decoder, attached or not.
         config: a DeepSpeed config, or the path of one; for 'auto' values see `fill_auto`.
-        cached: how to cut and replay; None: the defaults, or the attached model's.
-        **arguments: other arguments of `deepspeed.initialize` (optimizer, model_parameters, lr_scheduler, ...).
+        cached: how to cut and replay; None: the defaults, or what the model is attached with.
+        **arguments: other arguments of `deepspeed.initialize` (optimizer, lr_scheduler, ...); `model_parameters`
+            defaults to the trainable ones.
 
     Raises:
         ValueError: unknown keys in the DeepSpeed config; what `attach` refuses; `cached` for an attached model.
@@ -52,10 +53,11 @@ def initialize(
 
 
 def join_process_group() -> None:
-    """Let DeepSpeed know the process group, or create it.
+    """Let DeepSpeed use the existing process group, or create one.
 
-    Needed before a model is made under ZeRO-3: `zero.Init` asks DeepSpeed for the world size, which on machines without
-    GPUs is 1 until `deepspeed.initialize`, since accelerate creates the group there without DeepSpeed.
+    Call it before a model is made under ZeRO-3, because `zero.Init` asks DeepSpeed for the world size. On machines
+    without GPUs, where accelerate creates the group without DeepSpeed, the answer would be 1 until
+    `deepspeed.initialize`.
     """
     deepspeed.init_distributed()
 
@@ -63,9 +65,13 @@ def join_process_group() -> None:
 def fill_auto(config: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     """A copy of `config` without 'auto': one document per rank and step, clipping at 1.0, the model's own precision.
 
-    ZeRO-3's sizes are those of transformers' Trainer (its `HfTrainerDeepSpeedConfig`), by the hidden size: DeepSpeed's
-    own bucket holds 2 GB whatever the model. Any other 'auto' is left out, so DeepSpeed's default holds. Give values in
-    the config to choose others.
+    ZeRO-3's sizes follow the hidden size, as in transformers' Trainer (its `HfTrainerDeepSpeedConfig`): DeepSpeed's own
+    bucket holds 2 GB whatever the model. Any other key with 'auto' is left out, so DeepSpeed's default holds. To choose
+    other values, write them into the config.
+
+    Args:
+        config: a DeepSpeed config; it is not changed.
+        model: the model to be trained, whose precision and hidden size count.
     """
     dtype = next(model.parameters()).dtype
     width: int = cast(Any, model.config).hidden_size

@@ -1,7 +1,6 @@
 """`CachedConfig`: how a document is cut into windows, and which windows are encoded a second time.
 
-Frozen and keyword-only. Each field carries its description (`metadata["help"]`) and its bounds, which are checked where
-the value is set; an unknown name is refused together with the nearest known one.
+Each field carries its description (`metadata["help"]`), its bounds and a check; docs/configuration.md shows them.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def _whole(value: object, *, low: int) -> bool:
 
 
 def _size(value: object) -> int:
-    """Bytes; 0 for what is no size."""
+    """Bytes; 0 for anything that is not a size."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         return 0
     try:
@@ -45,7 +44,15 @@ def _size(value: object) -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CachedConfig:
-    """The settings of gradient caching; `attach` takes one."""
+    """The settings of gradient caching: how a document is cut into windows, and which are encoded a second time.
+
+    Frozen and keyword-only. Every value is checked when it is set; `windows_per_pass`, `recompute` and `memory_budget`
+    may be numbers written as text.
+
+    Raises:
+        ValueError: a value that is not allowed (the message says which are), fields that contradict each other, or an
+            unknown name (the message gives the nearest known one).
+    """
 
     window: int = _option(
         1024,
@@ -76,7 +83,7 @@ class CachedConfig:
     )
     recompute: int | str = _option(
         "all",
-        help='"all" encodes every pass again but the one that backward begins with; a number keeps the graphs of that '
+        help='"all" recomputes every pass except the one that backward begins with; a number keeps the graphs of that '
         'many passes; "auto": of as many as fit into memory',
         allowed='"all", "auto" or the number of passes kept, an integer >= 0',
         check=lambda value: value in ("all", "auto") or _whole(value, low=0),
@@ -111,7 +118,7 @@ class CachedConfig:
     )
 
     def __new__(cls, **values: object) -> CachedConfig:
-        """Refuse unknown names before the generated `__init__` meets them."""
+        """Refuse unknown names before the generated `__init__` sees them."""
         known = [field.name for field in dataclasses.fields(cls)]
         for name in values:
             if name not in known:
@@ -119,7 +126,7 @@ class CachedConfig:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        """Read numbers in text, check each field, then the fields together."""
+        """Turn numbers in text into numbers, check each field, then the fields together."""
         for name in ("windows_per_pass", "recompute", "memory_budget"):  # text on the command line
             value = getattr(self, name)
             if isinstance(value, str) and value.isdecimal():
@@ -153,12 +160,21 @@ class CachedConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CachedConfig:
-        """Build a config from names and values."""
+        """Build a config from names and values.
+
+        Raises:
+            ValueError: an unknown name, or a value that is not allowed.
+        """
         return cls(**{str(name): value for name, value in values.items()})
 
     @classmethod
     def from_file(cls, path: str | Path) -> CachedConfig:
-        """Build a config from a JSON or YAML file."""
+        """Build a config from a JSON or YAML file.
+
+        Raises:
+            ValueError: the file does not map fields to allowed values; the message names the file.
+            OSError: the file cannot be read.
+        """
         values = read_mapping(path)
         try:
             return cls.from_dict(values)
@@ -166,5 +182,5 @@ class CachedConfig:
             raise ValueError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Return names and values, as `from_dict` takes them."""
+        """Names and values, as `from_dict` takes them."""
         return dataclasses.asdict(self)

@@ -1,6 +1,6 @@
-"""Reads one mapping from a JSON or YAML file; every complaint names the file and, where there is one, the line.
+"""Config files: one mapping from a JSON or YAML file. Every error names the file and, where there is one, the line.
 
-A key written twice is refused: both formats would silently keep the last.
+A key that appears twice is refused: both formats would silently keep the last one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FILE_ENDINGS = (".yaml", ".yml", ".json")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, but a key may stand only once in its mapping."""
+    """YAML's safe loader, except that a key may appear only once in its mapping."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -30,7 +30,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
-    """Return the mapping in a .json, .yaml or .yml file."""
+    """The mapping in a .json, .yaml or .yml file.
+
+    Raises:
+        ValueError: another ending, invalid JSON or YAML, a key that appears twice, or a file that is not a mapping.
+        OSError: the file cannot be read.
+    """
     readers = {".json": read_json, ".yaml": read_yaml, ".yml": read_yaml}
     suffix = Path(path).suffix
     if suffix not in readers:
@@ -39,7 +44,7 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Return the object in a JSON file."""
+    """The object in a JSON file; raises what `read_mapping` raises."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         counts = Counter(key for key, _ in pairs)
@@ -56,7 +61,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file."""
+    """The mapping in a YAML file; raises what `read_mapping` raises."""
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except yaml.MarkedYAMLError as error:

@@ -1,13 +1,13 @@
-"""Reads DeepSpeed's JSON and refuses keys that DeepSpeed does not know, naming the nearest one it does.
+"""DeepSpeed's JSON: read, with keys that DeepSpeed does not know refused and the nearest known one named.
 
-DeepSpeed itself looks up the keys it knows and never notices the others, so that a typo means the default. What it
-knows is not written down here but asked of the installed version, in two ways:
+DeepSpeed itself looks up the keys it knows and never notices the others, so a typo means the default. The known keys
+are not listed here but asked of the installed version, in two ways:
 
-- sections that are pydantic models tell their fields and aliases;
+- sections that are pydantic models list their fields and aliases;
 - all others are found by letting `DeepSpeedConfig` read a `_Probe`, a dict that remembers which keys were looked up.
 
-Free-form contents (`optimizer.params`, `scheduler.params`, `pipeline`, `data_efficiency`) are not looked into. Keys
-that DeepSpeed has removed count as known: it refuses them itself and says what took their place.
+Free-form contents (`optimizer.params`, `scheduler.params`, `pipeline`, `data_efficiency`) are not checked. Keys that
+DeepSpeed has removed count as known: DeepSpeed refuses them itself and says what took their place.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class _Probe(dict[str, Any]):
         return super().__contains__(key)
 
     def keys(self) -> Any:
-        """Return a view whose membership test goes through `__contains__` above."""
+        """A view whose membership test goes through `__contains__` above."""
         return KeysView(self)
 
     def __copy__(self) -> _Probe:
@@ -65,14 +65,27 @@ class _Probe(dict[str, Any]):
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Return the DeepSpeed config in a JSON file, its keys checked."""
+    """The DeepSpeed config in a JSON file, its keys checked.
+
+    Raises:
+        ValueError: an unknown key, or a file that is not a JSON object.
+        OSError: the file cannot be read.
+    """
     config = read_json(path)
     check_keys(config, source=str(path))
     return config
 
 
 def check_keys(config: Mapping[str, Any], *, source: str) -> None:
-    """Refuse a config that holds keys unknown to DeepSpeed; `source` is named in the error."""
+    """Refuse a config that holds keys unknown to DeepSpeed.
+
+    Args:
+        config: the content of a DeepSpeed config.
+        source: where it comes from, for the message.
+
+    Raises:
+        ValueError: all unknown keys, each with the nearest known one.
+    """
     complaints = list(_complaints(config, _deepspeed_schema(), prefix=""))
     if complaints:
         raise ValueError(f"{source}: {'; '.join(complaints)}")
@@ -119,7 +132,7 @@ def _fields(model: type[BaseModel]) -> Schema:
 
 
 def _looked_up() -> Schema:
-    """Let DeepSpeed read a config made of probes and return the keys it looked for."""
+    """The keys that DeepSpeed looks up while it reads a config made of probes."""
     sections = {
         "optimizer": _Probe(type="adamw"),
         "scheduler": _Probe(type="WarmupLR"),

@@ -1,7 +1,7 @@
 """Optional libraries: a missing one is reported in one sentence, with the command that installs it.
 
 `pip install cached_ds` brings only what `attach` and `cached_ds.fsdp` import. The other libraries belong to extras of
-pyproject.toml, and their imports stand inside `needed_by`.
+pyproject.toml, and are imported inside `needed_by`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Which extra installs a library, by the name under which it is imported.
+# The extra that installs a library, by the name under which it is imported.
 EXTRA_OF = {
     "deepspeed": "deepspeed",
     "pydantic": "deepspeed",
@@ -25,7 +25,7 @@ class MissingExtra(ImportError):
     """A library of an extra is not installed; the message is one sentence for the user."""
 
     def __init__(self, library: str, *, user: str) -> None:
-        """Name the library, the part of cached_ds that needs it, and the command."""
+        """Name the library, the part of cached_ds that needs it (`user`), and the command."""
         command = f"pip install 'cached_ds[{EXTRA_OF[library]}]'"
         super().__init__(f"{user} needs {library}, which is not installed: {command}", name=library)
 
