@@ -1,7 +1,7 @@
-"""Swapping: give a module instance a subclass of its own class, and its class back; take its hooks off.
+"""Class swap: give a module instance a subclass of its own class, and take it back; remove hooks.
 
-Modules, parameters, state-dict keys and isinstance checks stay as they were. Pickle and deepcopy go by the base class:
-the swapped class is made anew where it is loaded.
+Modules, parameters, state-dict keys and isinstance checks stay as they were. Pickle and deepcopy refer to the base
+class; the swapped class is recreated where the module is loaded.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import nn
 
 
 class Swapped(nn.Module):
-    """The root of the mixins that are put over a Hugging Face class."""
+    """Base of the mixins that are put over a Hugging Face class."""
 
     mixin: type[Swapped]
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        """Name what to make the swapped class of."""
+        """Refer to the mixin and the base class, from which the swapped class can be recreated."""
         return _blank, (type(self).mixin, base_of(self)), self.__getstate__()
 
 
@@ -31,13 +31,13 @@ def swapped_class(mixin: Any, base: Any) -> Any:
 
 
 def base_of(module: nn.Module) -> Any:
-    """The class that a swapped module had, whatever an engine has put over its class since."""
+    """The class that a swapped module had before, whatever an engine has put over its class since."""
     order = type(module).__mro__
     return order[order.index(Swapped) + 1]
 
 
 def remove_hook(module: nn.Module, hook: Callable[..., Any]) -> None:
-    """Take a forward hook or forward pre-hook off, whoever copied the module since: copies have no handle of it."""
+    """Remove a forward hook or forward pre-hook by its function: a copied module has the hook, but no handle for it."""
     before = (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs)
     after = (module._forward_hooks, module._forward_hooks_with_kwargs, module._forward_hooks_always_called)
     for hooks in (before, after):

@@ -1,8 +1,9 @@
 """Families: the model architectures that can be attached, each one entry of `FAMILIES`.
 
 A family says how its tokenizer frames a document (so that every window can be framed alike), how many positions its
-encoder knows, what its encoder expects beside ids and mask, and how it calls its layers. For models without pretrained
-weights it also says which special tokens it has and how its config spells a size. Everything else is the same for all.
+encoder knows, what its encoder expects besides ids and mask, and what its layers are called and return. For models
+without pretrained weights it also lists its special tokens and spells a size in the fields of its config. Everything
+else is the same for all families.
 """
 
 from __future__ import annotations
@@ -36,22 +37,22 @@ class FramePattern:
         return all(name == ANY or token == getattr(config, f"{name}_token_id") for name, token in pattern)
 
     def template(self, special_tokens: Sequence[str]) -> str:
-        """The frame around `$A`, as a tokenizer's template says it; ANY is the first language code."""
+        """The frame around `$A`, as a tokenizer's template spells it; ANY becomes the first language code."""
         words = {"bos": "<s>", "eos": "</s>", ANY: next(iter(language_codes(special_tokens)), "")}
         return " ".join([*(words[name] for name in self.head), "$A", *(words[name] for name in self.tail)])
 
     def __str__(self) -> str:
-        """The frame as a person would write it."""
+        """The frame for people to read, such as `<bos> ... <eos>`."""
         return " ".join([*(f"<{name}>" for name in self.head), "...", *(f"<{name}>" for name in self.tail)])
 
 
 def language_codes(special_tokens: Sequence[str]) -> list[str]:
-    """Those of the special tokens that name a language."""
+    """The special tokens that name a language: those without angle brackets."""
     return [token for token in special_tokens if not token.startswith("<")]
 
 
 def _first_token_global(global_attention_mask: Tensor) -> Tensor:
-    """Longformer's recipe in every window: its first token attends to, and is seen by, all of it; [N, w] in and out."""
+    """Longformer's recipe in every window: the first token attends to all others, and they to it; [N, w] in and out."""
     mask = global_attention_mask.clone()
     mask[:, 0] = 1
     return mask
@@ -67,11 +68,11 @@ def _attention_window(config: PretrainedConfig) -> int:
 
 @dataclass(frozen=True)
 class CrossAttention:
-    """What a decoder layer calls its attention to the document, and what that calls its parts.
+    """Names in a decoder layer: its attention to the document, and the parts of that attention.
 
     Attributes:
-        path: its place in the decoder layer.
-        query: its projections; likewise `key`, `value`, `output`.
+        path: where the attention is in the decoder layer.
+        query: its query projection; likewise `key`, `value`, `output`.
         head_width: its attribute that holds the width of a head.
         results: length of the tuple that it returns.
     """
@@ -87,12 +88,12 @@ class CrossAttention:
 
 @dataclass(frozen=True)
 class EncoderLayer:
-    """How an encoder calls its layers.
+    """What an encoder's layers take and return.
 
     Attributes:
-        results: length of the tuple that a layer returns; None: just the states.
+        results: length of the tuple that a layer returns; None: the states alone.
         position_bias: whether the first layer makes a position bias that the encoder hands to the others.
-        own_mask: whether the encoder makes masks [N, w] for its layers; else they are those of transformers.
+        own_mask: whether the encoder makes its layers' masks [N, w] itself, without `create_bidirectional_mask`.
     """
 
     results: int | None = None
@@ -112,15 +113,15 @@ class Family:
         frames: how its tokenizers frame a document, tried in this order; a trained tokenizer has the first.
         special_tokens: of a trained tokenizer, in the order of the ids that the config class expects by default.
         decoder_start: which of them the decoder starts from, "eos" or "pad" (as the authors trained it).
-        config_fields: how its config spells a size and a number of positions.
-        positions: the config's name of the number of positions the encoder knows; None: relative, no limit.
-        window_multiple: what the window must be a multiple of.
-        global_attention: what the encoder's `global_attention_mask` is in a pass, from the caller's values [N, w]
-            (zeros without any); None: the encoder has no such input.
-        output: the class its decoder expects from the encoder.
+        config_fields: turns a size and a number of positions into fields of its config.
+        positions: the config field with the number of positions that the encoder knows; None: relative, no limit.
+        window_multiple: from the config, a number that the window must be a multiple of.
+        global_attention: makes the encoder's `global_attention_mask` of a pass from the caller's values [N, w] (zeros
+            without any); None: the encoder has no such input.
+        output: the class of encoder outputs that its decoder expects.
         layers: name of the encoder's and the decoder's list of layers.
-        encoder_layer: how the encoder calls them.
-        cross_attention: the names of its attention to the document.
+        encoder_layer: what the encoder's layers take and return.
+        cross_attention: names of the decoder's attention to the document.
     """
 
     frames: tuple[FramePattern, ...]
@@ -175,7 +176,7 @@ def family_of(config: PretrainedConfig) -> Family:
     """The family of a model's config.
 
     Raises:
-        ValueError: as `family_named`.
+        ValueError: what `family_named` refuses.
     """
     return family_named(config.model_type)
 
@@ -195,7 +196,8 @@ def check_window(family: Family, model_config: PretrainedConfig, config: CachedC
     """Refuse windows that the encoder cannot read, or that leave no room for content.
 
     Raises:
-        ValueError: more tokens than positions; not a multiple of LED's attention window; all frame and overlap.
+        ValueError: more tokens than positions; not a multiple of LED's attention window; no room for content
+            beside frame and overlap.
     """
     positions = getattr(model_config, family.positions) if family.positions else None
     if positions is not None and config.window > positions:

@@ -1,6 +1,6 @@
 """Shapes: models without pretrained weights, by names such as `tiny-bart` or `xlarge-t5`.
 
-For quick starts, tests and benchmarks; pretrained models come by `--model_name_or_path`.
+They serve quick starts, tests and benchmarks; a pretrained model is given by `--model_name_or_path`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def shapes() -> list[str]:
 
 
 def is_shape(name: str) -> bool:
-    """Whether `name` is meant as a shape (a size, a dash, a word)."""
+    """Whether `name` is meant as a shape: whether it begins with a size."""
     return name.split("-")[0] in SIZES
 
 
@@ -37,7 +37,7 @@ def make_config(name: str, tokenizer: PreTrainedTokenizerBase, *, positions: int
     """The config of a shape for a tokenizer; its encoder and decoder know `positions` positions.
 
     Raises:
-        ValueError: no such shape.
+        ValueError: no such shape; the message names the nearest.
     """
     model_type = family_name(name)
     family = FAMILIES[model_type]

@@ -26,7 +26,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Document:
-    """One row of a padded batch: where its tokens lie in the flattened batch [B * L]."""
+    """One row of a padded batch: where its tokens lie in the flattened batch [B * L].
+
+    Attributes:
+        row: its number in the batch.
+        start: position of its first token.
+        length: number of its tokens.
+        head: number of tokens at its beginning that every window repeats.
+        tail: number of tokens at its end that every window repeats.
+    """
 
     row: int
     start: int
@@ -61,13 +69,13 @@ class Window:
 
 @dataclass(frozen=True)
 class PassLayout:
-    """Where the windows that the encoder reads in one call lie in the batch.
+    """Where the windows of one pass lie in the batch.
 
     Attributes:
-        index: number of the first window among all windows of the batch; it names the random stream.
+        index: number of the first window among all windows of the batch; it selects the random stream.
         tokens: [N, w] positions in the flattened batch; a slot beyond the end of its window holds -1.
         slots: [K] which of the N * w states are kept.
-        spans: where they go in the flattened batch, in their order; touching slices are one.
+        spans: where they go in the flattened batch, in order; adjacent ones are merged.
     """
 
     index: int
@@ -77,11 +85,11 @@ class PassLayout:
 
     @property
     def full(self) -> bool:
-        """Whether every slot holds a token: no mask is needed."""
+        """Whether every slot holds a token, so that no mask is needed."""
         return bool((self.tokens >= 0).all())
 
     def gather(self, values: Tensor, fill: int) -> Tensor:
-        """Values [B, L] of the batch on the host as [N, w]; empty slots get `fill`."""
+        """Values [B, L] of the batch, on the host, as [N, w]; empty slots get `fill`."""
         return values.reshape(-1)[self.tokens].masked_fill(self.tokens < 0, fill)
 
 
@@ -109,12 +117,12 @@ def find_documents(attention_mask: Tensor) -> list[Document]:
 
 
 def documents_of(attention_mask: Tensor) -> list[Document]:
-    """`find_documents` of a mask on any device, remembered on the tensor: encoder and decoder ask, the device once.
+    """`find_documents` of a mask on any device, remembered on the tensor, since encoder and decoder both ask.
 
     Raises:
         ValueError: what `find_documents` refuses.
     """
-    if attention_mask.is_inference():  # it cannot tell whether it was changed since
+    if attention_mask.is_inference():  # such a tensor does not tell whether it was changed since
         return find_documents(attention_mask.cpu())
     version, documents = getattr(attention_mask, "_cached_documents", (None, []))
     if version != attention_mask._version:
@@ -151,7 +159,7 @@ def cut(document: Document, *, window: int, overlap: int) -> list[Window]:
 
 
 def _slice(head: range, body: range, tail: range, content: range, overlap: int) -> Window:
-    """One window of a long document; the first keeps the head, the last the tail, context is dropped."""
+    """One window of a long document: the first keeps the head, the last keeps the tail, none keeps context."""
     is_first, is_last = body.start == content.start, body.stop == content.stop
     first = 0 if is_first else len(head) + overlap
     last = len(head) + len(body) + (len(tail) if is_last else -overlap)
@@ -161,7 +169,7 @@ def _slice(head: range, body: range, tail: range, content: range, overlap: int) 
 def lay_out_passes(windows: Sequence[Window], *, windows_per_pass: int, multiple: int = 1) -> Iterator[PassLayout]:
     """Group windows into passes, the longest first, so that full windows need no padding and no mask.
 
-    Passes are as wide as their longest window, rounded up to a `multiple`.
+    A pass is as wide as its longest window, rounded up to a multiple of `multiple`.
     """
     order = sorted(range(len(windows)), key=lambda number: -len(windows[number]))
     for begin in range(0, len(order), windows_per_pass):
@@ -180,7 +188,7 @@ def _lay_out_pass(index: int, windows: Sequence[Window], width: int) -> PassLayo
 
 
 def _spans(windows: Sequence[Window]) -> tuple[slice, ...]:
-    """Where the kept states of the windows go: those of one window follow each other in its document."""
+    """Where the kept states of the windows go; those of one window are adjacent in its document."""
     spans: list[slice] = []
     for window in windows:
         begin, stop = window.start, window.start + window.last - window.first

@@ -1,6 +1,6 @@
-"""Passes: from a padded batch to the groups of windows that the encoder will read together on its device.
+"""Passes: from a padded batch to the windows that the encoder will read together on its device.
 
-The batch comes to the host once; everything that decides is done there (cut.py), so the device is asked nothing.
+The batch is copied to the host once. All decisions are made there (cut.py), so none of them waits for the device.
 
 Shapes: B documents, L padded source length, N windows of a pass, w window length, K kept states of a pass.
 """
@@ -22,7 +22,14 @@ from cached_ds.windows.cut import Document, PassLayout, Window, cut, documents_o
 
 @dataclass(frozen=True)
 class Batch:
-    """What the encoder was called with, on the host, and where the documents lie in it."""
+    """The encoder's arguments on the host, and where the documents lie in them.
+
+    Attributes:
+        input_ids: [B, L].
+        documents: one for each row.
+        prefix_lengths: [B], tokens that every window repeats after the document's first special tokens.
+        global_attention_mask: [B, L].
+    """
 
     input_ids: Tensor
     documents: list[Document]
@@ -33,7 +40,7 @@ class Batch:
     def on_host(
         cls, input_ids: Tensor, attention_mask: Tensor | None, prefix: Tensor | None, global_mask: Tensor | None
     ) -> Batch:
-        """Copy to the host, with every missing tensor filled in."""
+        """Copy the arguments to the host, and fill in those that are missing."""
         ids = input_ids.cpu()
         return cls(
             input_ids=ids,
@@ -48,7 +55,7 @@ class EncoderPass:
     """One pass on the device.
 
     Attributes:
-        index: number of its first window among all windows of the batch; it names the random stream.
+        index: number of its first window among all windows of the batch; it selects the random stream.
         inputs: the encoder's keyword arguments [N, w].
         slots: [K] which of the N * w states are kept.
         spans: where they go in the flattened batch.
@@ -61,18 +68,18 @@ class EncoderPass:
 
     @property
     def num_windows(self) -> int:
-        """N."""
+        """Number of windows, N."""
         return len(self.inputs["input_ids"])
 
     @property
     def width(self) -> int:
-        """W."""
+        """Tokens of a padded window, w."""
         return self.inputs["input_ids"].shape[1]
 
 
 @dataclass(frozen=True)
 class Cutter:
-    """How one attached encoder wants its batches."""
+    """Cuts batches as one attached encoder needs them."""
 
     config: CachedConfig
     family: Family
@@ -91,13 +98,13 @@ class Cutter:
     def passes(
         self, windows: Sequence[Window], batch: Batch, device: torch.device, *, windows_per_pass: int
     ) -> list[EncoderPass]:
-        """The windows grouped into passes, moved to the device."""
+        """The windows, grouped into passes and moved to the device."""
         multiple = self.family.window_multiple(self.model_config)
         layouts = lay_out_passes(windows, windows_per_pass=windows_per_pass, multiple=multiple)
         return [self._to_device(layout, batch, device) for layout in layouts]
 
     def sample_pass(self, count: int, batch: Batch, device: torch.device) -> EncoderPass:
-        """A pass of `count` full windows to measure with: the batch's own tokens, over and over; it fills no rows."""
+        """A pass of `count` full windows for measurements: the batch's own tokens, repeated. It fills no rows of H."""
         slots = torch.arange(count * self.config.window)
         tokens = (slots % batch.input_ids.numel()).view(count, -1)
         return self._to_device(PassLayout(0, tokens, slots, spans=()), batch, device)
@@ -113,7 +120,7 @@ class Cutter:
         return dataclasses.replace(document, head=len(frame.head) + prefix, tail=len(frame.tail))
 
     def _find_frame(self, tokens: Tensor, *, row: int) -> FramePattern:
-        ends = [*tokens[:MIN_WINDOW].tolist(), *tokens[-MIN_WINDOW:].tolist()]  # no frame is longer than a window
+        ends = [*tokens[:MIN_WINDOW].tolist(), *tokens[-MIN_WINDOW:].tolist()]  # a frame is shorter than any window
         for frame in self.family.frames:
             if frame.fits(ends, self.model_config):
                 return frame
@@ -135,5 +142,5 @@ class Cutter:
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:
-    """To the device without waiting for it: from pinned memory where there is a device to wait for."""
+    """Copy to the device without waiting for it, from pinned memory; on the CPU, the tensor itself."""
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
