@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Autocast:
-    """What `torch.autocast` was doing on one type of device."""
+    """The state of `torch.autocast` for one type of device."""
 
     device_type: str
     enabled: bool
@@ -22,13 +22,13 @@ class Autocast:
         return cls(device.type, torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type))
 
     def again(self) -> torch.autocast:
-        """A context with the same state; weights cast once serve all passes inside it."""
+        """A context with this state; inside it, autocast casts each weight once for all passes."""
         return torch.autocast(self.device_type, enabled=self.enabled, dtype=self.dtype)
 
     def off(self) -> torch.autocast:
-        """A context that leaves precision alone, for tensors that `cast` has brought into theirs."""
+        """A context without autocast, for tensors that `cast` has converted."""
         return torch.autocast(self.device_type, enabled=False)
 
     def cast(self, tensor: Tensor) -> Tensor:
-        """`tensor` as a matrix product in this state would take it; a cast that autocast does not remember."""
+        """`tensor` in the dtype that a matrix product has in this state; autocast's cache does not hold the result."""
         return tensor.to(self.dtype) if self.enabled and tensor.dtype != torch.float64 else tensor

@@ -1,8 +1,8 @@
 """Replay by layer: the autograd node of one encoder layer, over the passes of a window batch.
 
-Forward: the layer runs pass by pass without a graph, and keeps its input [N, w, D] only. Backward: pass by pass again,
-with a graph; the gradients of its parameters are summed and returned once, as in by_window.py, with the gradient of its
-input, [N, w, D], and of the position bias that T5's layers share.
+Forward: the layer runs pass by pass without a graph, and only its input [N, w, D] is kept. Backward: it runs pass by
+pass again, with a graph; the gradients of its parameters are summed and returned once, as in by_window.py, with those
+of its input [N, w, D] and of the position bias that T5's layers share.
 
 Shapes: N windows, w width of the widest, n and w' those of a pass, H heads, D width of the model.
 """
@@ -29,7 +29,7 @@ from cached_ds.replay.sums import (
 )
 from cached_ds.replay.window_batch import WindowBatch
 
-Outputs = tuple[Tensor, Tensor | None]  # states, and a position bias that the layer made
+Outputs = tuple[Tensor, Tensor | None]  # states, and the position bias if the layer made one
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class LayerCall:
     Attributes:
         batch: all windows.
         run: `run(number, states, bias)` sends a pass's states [n, w', D] through the layer.
-        parameters: its trainable tensors; asked in forward and again in backward.
-        rng_states: where the passes' streams stood before this layer.
-        is_last: whether its states leave the layers.
+        parameters: returns the layer's trainable tensors; called in forward and again in backward.
+        rng_states: states of the passes' streams before this layer.
+        is_last: whether this is the last layer: its states leave the layers.
     """
 
     batch: WindowBatch
@@ -51,7 +51,7 @@ class LayerCall:
     is_last: bool
 
     def first(self, number: int, states: Tensor, bias: Tensor | None) -> Outputs:
-        """Run a pass from where its stream stands, and note where the stream stands afterwards."""
+        """Run a pass from the state of its stream, and note the stream's state afterwards."""
         rng, before = self.batch.rng, self.rng_states[number]
         with rng.fork(self.batch.passes[number].index, state=before):
             outputs = self.run(number, states, bias)
@@ -60,13 +60,25 @@ class LayerCall:
         return outputs
 
     def again(self, number: int, states: Tensor, bias: Tensor | None) -> Outputs:
-        """Run a pass from where its stream stood."""
+        """Run a pass again from the state that its stream had before this layer."""
         with self.batch.rng.fork(self.batch.passes[number].index, state=self.rng_states[number]):
             return self.run(number, states, bias)
 
 
 def replay_layer(call: LayerCall, states: Tensor, bias: Tensor | None, anchor: Tensor) -> Outputs:
-    """States [N, w, D] after the layer, and the position bias that it made, if it makes one."""
+    """States [N, w, D] after the layer, and the position bias if the layer made one.
+
+    Gradients flow to the states, the bias, the layer's parameters and the anchor.
+
+    Args:
+        call: the layer and its passes.
+        states: its input [N, w, D].
+        bias: the position bias [1, H, w, w] that an earlier layer made; None: there is none.
+        anchor: scalar that requires grad; it always gets a gradient (docs/design.md).
+
+    Raises:
+        RuntimeError: what `by_window.replay` refuses.
+    """
     parameters = call.parameters()
     learns = parameters or states.requires_grad or (bias is not None and bias.requires_grad)
     if not torch.is_grad_enabled() or not learns:
@@ -77,14 +89,14 @@ def replay_layer(call: LayerCall, states: Tensor, bias: Tensor | None, anchor: T
 
 @dataclass
 class _SavedPass:
-    """A pass whose graph was saved."""
+    """A pass with its graph."""
 
     inputs: tuple[Tensor, Tensor | None]
     outputs: Outputs
 
 
 class _Gradients(NamedTuple):
-    """What one pass gives back."""
+    """The gradients that one pass yields."""
 
     of_states: Tensor
     of_bias: Tensor | None
@@ -98,7 +110,7 @@ class _ReplayLayer(torch.autograd.Function):
     ) -> Outputs:
         ctx.call, ctx.autocast = call, Autocast.current(anchor.device)
         ctx.set_materialize_grads(False)
-        ctx.device = states.device  # where its gradient has to be, wherever the states are stored
+        ctx.device = states.device  # where its gradient must be, wherever the states are stored
         states = _stored(call, states)
         ctx.save_for_backward(anchor, states, bias, *parameters)
         outputs, ctx.graphs = _run_forward(call, states, bias, num_saved=call.batch.plan.num_saved)
@@ -118,7 +130,7 @@ class _ReplayLayer(torch.autograd.Function):
 
 
 def _stored(call: LayerCall, states: Tensor) -> Tensor:
-    """The layer's input in its buffer: the embeddings come from the device, other inputs are there already."""
+    """The layer's input in its buffer: embeddings are copied there from the device, other inputs are there already."""
     if call.rng_states[0] is not None or not call.batch.is_offloaded:
         return states
     stored = call.batch.buffer(states.shape, dtype=states.dtype, device=states.device)
@@ -132,7 +144,7 @@ def _stored(call: LayerCall, states: Tensor) -> Tensor:
 def _run_forward(
     call: LayerCall, states: Tensor, bias: Tensor | None, *, num_saved: int
 ) -> tuple[Outputs, list[_SavedPass]]:
-    """All passes; also the graphs of the first `num_saved` ones."""
+    """Run all passes; also return the graphs of the first `num_saved`."""
     graphs: list[_SavedPass] = []
     made: Tensor | None = None
     result: Tensor | None = None
@@ -157,7 +169,7 @@ def _run_backward(
     call: LayerCall, graphs: list[_SavedPass], inputs: Outputs, gradients: Any,
     *, of_states: Tensor | None, of_bias: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
-    """Fill the gradients of states and bias where they are wanted; returns those of the parameters."""
+    """Fill the gradients of states and bias where they are wanted; return those of the parameters."""
     parameters, conveyor, rows = call.parameters(), Conveyor(call.batch.device), call.batch.rows
     states, bias = inputs
     of_result, of_made = gradients
@@ -166,7 +178,7 @@ def _run_backward(
     for number, (pass_states, of_pass) in enumerate(loaded):
         is_saved = number < len(graphs)
         run = graphs[number] if is_saved else _run_again(call, number, pass_states, bias)
-        # The bias was made by the first pass, the widest: the others read a part of it.
+        # The first pass, the widest, made the bias; the others read a part of it.
         found = _gradients(run, of_pass, of_made if number == 0 else None, parameters, retain=retain and is_saved)
         if of_states is not None:
             conveyor.store(_widened(found.of_states, of_states), of_states, rows[number])
@@ -178,21 +190,21 @@ def _run_backward(
 
 
 def _run_again(call: LayerCall, number: int, states: Tensor, bias: Tensor | None) -> _SavedPass:
-    """A pass with its graph."""
+    """Run a pass again, with its graph."""
     with torch.enable_grad():
         inputs = _inputs(call, number, states, bias)
         return _SavedPass(inputs, call.again(number, *inputs))
 
 
 def _zeros_like(states: Tensor, device: torch.device) -> Tensor:
-    """Zeros where the states are stored, or on the device that their gradient must be on."""
+    """Zeros where the states are stored, or on `device`, if their gradient must be there."""
     return zeros_like(states) if states.device == device else torch.zeros_like(states, device=device)
 
 
 def _gradients(
     run: _SavedPass, of_result: Tensor, of_made: Tensor | None, parameters: list[Tensor], *, retain: bool
 ) -> _Gradients:
-    """Gradients of one pass's states and bias, and of the parameters, from those of its outputs."""
+    """Gradients of one pass's states and bias and of the parameters, from the gradients of its outputs."""
     result, made = run.outputs
     roots, given = [result], [of_result[:, : result.shape[1]]]
     if made is not None and made.requires_grad and of_made is not None:
@@ -204,7 +216,7 @@ def _gradients(
 
 
 def _inputs(call: LayerCall, number: int, states: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """A pass's states [n, w', D] and its part of the bias [1, H, w', w'], as leaves where a graph is wanted."""
+    """A pass's states [n, w', D] and its part of the bias [1, H, w', w'], as leaves if a graph is wanted."""
     width, needs_graph = call.batch.passes[number].width, torch.is_grad_enabled()
     trimmed = states[:, :width].detach().requires_grad_(needs_graph)
     return trimmed, None if bias is None else bias[..., :width, :width].detach().requires_grad_(needs_graph)

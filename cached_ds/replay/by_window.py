@@ -5,9 +5,9 @@ needs memory for the whole document. Calling backward on one pass after another 
 per pass, hangs ranks with different numbers of passes, and breaks loss scaling, accumulation and tied weights.
 
 Flow (CachED, arXiv 2501.01805 section 3, inside one autograd node):
-  1. forward: each pass runs under no_grad with its own random stream; its states go into their rows of H.
-     H (and later its gradient) may live in host memory or in a file (offload.py).
-  2. the decoder computes the loss from H; autograd brings G = dJ/dH, all of it, to this node.
+  1. forward: each pass runs under no_grad with its own random stream; its states go into their rows of H. H (and later
+     its gradient) may live in host memory or in a file (offload.py).
+  2. the decoder computes the loss from H; autograd brings the complete G = dJ/dH to this node.
   3. backward: each pass runs again with its stream and with a graph; `torch.autograd.grad(h, parameters, G_pass)` is
      added to sums (float32 where parameters are narrower).
   4. the sums are *returned* as the gradients of the node's inputs, the parameters.
@@ -15,10 +15,8 @@ Flow (CachED, arXiv 2501.01805 section 3, inside one autograd node):
 Memory: H, G, one copy of the encoder's gradients, the graph of one pass. Time: one more forward of each pass whose
 graph was not saved.
 
-Engines (docs/design.md, "The engines' contract"). The parameters are inputs of the node, so each AccumulateGrad hook
-fires once per backward. `parameters` is a function because FSDP2 and ZeRO-3 swap the tensors between forward and
-backward. A parameter that no pass used gets zeros, not None: which parameters take part must not depend on a rank's
-documents.
+Engines: this node keeps their contract (docs/design.md, "The engines' contract"). That is why the parameters are inputs
+of the node, and why `parameters` is a function.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ from cached_ds.replay.sums import add_, refuse_create_graph, refuse_tensor_hooks
 
 
 class Replayable(Protocol):
-    """What replay needs to know of a pass."""
+    """What replay has to know of a pass."""
 
     @property
     def index(self) -> int:
@@ -46,7 +44,7 @@ class Replayable(Protocol):
 
     @property
     def spans(self) -> Sequence[slice]:
-        """Rows of H that its states [K, D] fill, in their order."""
+        """Rows of H that its states [K, D] fill, in order."""
 
 
 P = TypeVar("P", bound=Replayable)
@@ -54,15 +52,15 @@ P = TypeVar("P", bound=Replayable)
 
 @dataclass(frozen=True)
 class ReplayPlan(Generic[P]):
-    """What one forward replays, whatever the schedule.
+    """The passes of one forward and how they are replayed, under either schedule.
 
     Attributes:
         passes: in the order in which they run.
         rng: their random streams.
         shape: of H [*shape, D], flattened to the rows that the passes fill.
-        anchor: scalar that requires grad; it gets a gradient whatever happens, see docs/design.md.
-        num_saved: so many passes, the first ones, keep their graph.
-        buffer: makes H, zeros: `buffer(shape, dtype=, device=)`.
+        anchor: scalar that requires grad; it always gets a gradient (docs/design.md).
+        num_saved: number of passes, from the first on, whose graph is saved.
+        buffer: makes the zeros of H: `buffer(shape, dtype=, device=)`.
     """
 
     passes: Sequence[P]
@@ -75,14 +73,14 @@ class ReplayPlan(Generic[P]):
 
 @dataclass(frozen=True)
 class _Replayed(Generic[P]):
-    """A plan with the function that it is for."""
+    """A plan with the function to replay and its parameters."""
 
     plan: ReplayPlan[P]
     encode: Callable[[P], Tensor]
     parameters: Callable[[], list[Tensor]]
 
     def run(self, encoder_pass: P) -> Tensor:
-        """The states [K, D] of one pass, drawn from its own random stream."""
+        """The states [K, D] of one pass, run with its own random stream."""
         with self.plan.rng.fork(encoder_pass.index):
             return self.encode(encoder_pass)
 
@@ -93,9 +91,9 @@ def replay(encode: Callable[[P], Tensor], plan: ReplayPlan[P], *, parameters: Ca
     Gradients flow to the tensors that `parameters()` returns and to the plan's anchor.
 
     Args:
-        encode: the states [K, D] of one pass, which fill its `spans` of H.
+        encode: computes the states [K, D] of one pass, which fill its `spans` of H.
         plan: the passes, and how they run.
-        parameters: the trainable tensors that `encode` uses; asked in forward and again in backward.
+        parameters: returns the trainable tensors that `encode` uses; called in forward and again in backward.
 
     Raises:
         RuntimeError: a parameter has tensor hooks, which would run once per pass; or, in backward, `create_graph=True`,
@@ -123,7 +121,7 @@ class _Replay(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         refuse_create_graph("replay")
-        anchor = ctx.saved_tensors[0]  # raises torch's own errors: graph already freed, parameters changed in place
+        anchor = ctx.saved_tensors[0]  # torch's own errors: graph already freed, parameters changed in place
         with ctx.autocast.again():
             sums = _run_backward(ctx.replayed, ctx.graphs, gradients[0], anchor.device)
         if not retains_graph():
@@ -153,7 +151,7 @@ def _run_forward(replayed: _Replayed[Any], *, num_saved: int) -> tuple[Tensor, l
 def _run_backward(
     replayed: _Replayed[Any], graphs: list[Tensor], gradient: Tensor, device: torch.device
 ) -> list[Tensor]:
-    """Sum the parameters' gradients over all passes; only saved graphs can be asked for again (retain_graph)."""
+    """Sum the parameters' gradients over all passes; `retain_graph` matters for saved graphs only."""
     passes, parameters, gradient = replayed.plan.passes, replayed.parameters(), gradient.flatten(0, -2)
     sums, retain = zero_sums(parameters), retains_graph()
     parts = Conveyor(device).load(gradient, [span for encoder_pass in passes for span in encoder_pass.spans])

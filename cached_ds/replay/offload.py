@@ -1,16 +1,16 @@
 """Offload: large buffers in host memory or in a memory-mapped file, moved to and from the device slice by slice.
 
-Problem. H and its gradient grow with the document, and are only ever needed one slice at a time.
+Problem. H and its gradient grow with the document, but only one slice of them is needed at a time.
 
 Where a buffer may live (`CachedConfig.offload`):
   "none"  on the device itself; slices are views, nothing moves.
   "cpu"   in host memory, pinned where there is a device to copy to.
-  "disk"  in a memory-mapped file that has no name any more, so that nothing is left behind, whatever ends the process;
-          pages are given back as soon as a slice was used, so resident memory does not grow with the document.
+  "disk"  in a memory-mapped file whose name is removed at once, so that nothing is left behind, however the process
+          ends. The pages of a slice are given back after its use, so resident memory does not grow with the document.
 
-A `Conveyor` moves the slices. On a GPU it copies on a copy stream, the next slice while the current one is computed
-with; all conveyors of a device share that stream, so copies happen in the order in which they were asked for. The host
-never waits. Where buffer and device are the same memory (the CPU), the same calls give views.
+A `Conveyor` moves the slices. On a GPU it copies the next slice on a copy stream while the current one is in use. All
+conveyors of a device share that stream, so copies happen in the order in which they were asked for, and the host never
+waits. Where buffer and device share their memory (the CPU), the same calls give views.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ def zeros_like(buffer: Tensor) -> Tensor:
 
 
 def _mapped_zeros(shape: Sequence[int], dtype: torch.dtype, folder: str | None) -> Tensor:
-    """The file's blocks are reserved at once: a full disk is an error here, and not a SIGBUS in mid-step."""
+    """Zeros in a mapped file.
+
+    The file's blocks are reserved at once, so that a full disk is an error here and not a SIGBUS in mid-step.
+    """
     size = torch.Size(shape).numel()
     with tempfile.TemporaryDirectory(prefix="cached_ds_", dir=folder) as name:
         path = Path(name, "buffer")
@@ -63,15 +66,15 @@ def _mapped_zeros(shape: Sequence[int], dtype: torch.dtype, folder: str | None) 
 
 
 class Conveyor:
-    """Moves slices between buffers [R, ...] and one device; see the module's docstring."""
+    """Moves slices between buffers [R, ...] and one device, ahead of their use where the device has streams."""
 
     def __init__(self, device: torch.device) -> None:
-        """Take the device's copy stream, where it has streams."""
+        """Take the device, and the module of its streams if it has any."""
         self.device = device
         self.module: Any = None if device.type == "cpu" else torch.get_device_module(device)
 
     def load(self, buffer: Tensor, spans: Sequence[slice]) -> Iterator[Tensor]:
-        """Yield `buffer[span]` on the device for every span, the next one already on its way."""
+        """Yield `buffer[span]` on the device for every span, while the next one is being copied."""
         if self._is_here(buffer):
             for span in spans:
                 yield buffer[span]
@@ -108,7 +111,7 @@ class Conveyor:
         self.store(part.add_(values), buffer, span)
 
     def finish(self) -> None:
-        """Let the device's current stream wait for all that is on its way."""
+        """Make the device's current stream wait for all copies under way."""
         if self.module is not None:
             self.module.current_stream(self.device).wait_stream(_copy_stream(self.device))
 
@@ -116,13 +119,13 @@ class Conveyor:
         return buffer.device == self.device
 
     def _follow(self) -> Any:
-        """The copy stream, once it has seen all that the device was told so far."""
+        """The copy stream, made to wait for everything that the device was given so far."""
         stream = _copy_stream(self.device)
         stream.wait_stream(self.module.current_stream(self.device))
         return stream
 
     def _fetch(self, part: Tensor) -> tuple[Tensor, Any]:
-        """A copy under way to the device, and the event of its arrival."""
+        """Begin a copy to the device; returns it and the event of its arrival."""
         stream = self._follow()
         with self.module.stream(stream):
             pinned = part if part.is_pinned() else part.pin_memory()
@@ -136,7 +139,7 @@ def _copy_stream(device: torch.device) -> Any:
 
 
 def _release(part: Tensor) -> None:
-    """Give the pages of a slice of a mapped file back; what was written stays in the file."""
+    """Give back the pages of a slice of a mapped file; its content stays in the file."""
     if part.device.type != "cpu" or part.untyped_storage().filename is None or not part.numel():
         return
     begin = part.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE

@@ -8,7 +8,7 @@ windows.
 The seed is drawn from torch's CPU generator. If no pass drew a random number (no dropout, or evaluation), the generator
 is put back as if nothing had happened; otherwise a forward costs the caller exactly one draw.
 
-GradCache stores generator states for each chunk instead, which grows with the document.
+GradCache stores generator states for each chunk instead; their number grows with the document.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-SEED_BOUND = 2**62  # of a drawn S: S + i must stay below 2**63, which is all that a generator takes
+SEED_BOUND = 2**62  # of a drawn S: S + i must stay below 2**63, the limit of a generator
 
 
 class ReplayRng:
@@ -34,7 +34,12 @@ class ReplayRng:
 
     @contextmanager
     def fork(self, index: int, *, state: Tensor | None = None) -> Iterator[None]:
-        """Run the block with the generators of stream `index`, from its start or a `state`; put the caller's back."""
+        """Run the block with the generators of stream `index`, and put the caller's generators back.
+
+        Args:
+            index: the stream.
+            state: where in the stream to begin, as `state` returns it; None: at its start.
+        """
         with torch.random.fork_rng(devices=self._devices(), device_type=self._device_type()):
             if state is None:
                 self._seed_generators(self.seed + index)
@@ -45,13 +50,13 @@ class ReplayRng:
             self.used = self.used or not torch.equal(start, self.state())
 
     def state(self) -> Tensor:
-        """State of the generators now, on the host; reading a CUDA generator does not wait for the device."""
+        """The generators' state now, on the host; reading a CUDA generator does not wait for the device."""
         states = [torch.get_rng_state()]
         states += [torch.get_device_module(device).get_rng_state(device) for device in self._devices()]
         return torch.cat(states)
 
     def settle(self) -> None:
-        """Call it after the forward: takes the draw of the seed back if no pass used its stream."""
+        """Take the draw of the seed back if no pass used its stream; call it after the forward."""
         if not self.used:
             torch.set_rng_state(self._before)
 

@@ -1,7 +1,7 @@
-"""Sums of gradients: what every autograd node of this package adds up, pass by pass or tile by tile, and returns once.
+"""Sums of gradients: every autograd node of this package adds up, pass by pass or tile by tile, and returns a sum once.
 
-Also here: the questions such a node asks autograd, and the uses it refuses, so that the sums are right. The two private
-names of torch that this takes stand in this file only.
+Also here: the questions that such a node asks autograd, and the uses that it refuses because the sums would be wrong.
+No other file uses the two private names of torch that answer the questions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def zero_sum(tensor: Tensor) -> Tensor:
-    """Where gradients of `tensor` are added up: zeros like it, in `sum_dtype`."""
+    """Zeros to which gradients of `tensor` are added: of its shape, in `sum_dtype`."""
     return torch.zeros_like(tensor, dtype=sum_dtype(tensor))
 
 
@@ -54,15 +54,18 @@ def refuse_tensor_hooks(parameters: Sequence[Tensor]) -> None:
 def refuse_create_graph(through: str) -> None:
     """Refuse a backward that is to be differentiated again; call it in the node's backward.
 
+    Args:
+        through: what the node computes, for the message.
+
     Raises:
-        RuntimeError: `backward(create_graph=True)`; `through` names the node.
+        RuntimeError: `backward(create_graph=True)`.
     """
     if torch.is_grad_enabled():
         raise RuntimeError(f"cached_ds: create_graph=True (a second derivative) is not possible through {through}")
 
 
 def retains_graph() -> bool:
-    """Whether the backward under way was called with `retain_graph=True`, and may come again."""
+    """Whether the backward under way was called with `retain_graph=True`, so that it may be repeated."""
     return torch._C._autograd._get_current_graph_task_keep_graph()
 
 

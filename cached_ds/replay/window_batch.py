@@ -4,9 +4,9 @@ For `schedule="layer"`. The windows, longest first, are the rows of one padded b
 rows, trimmed to its own width. Each encoder layer replays over the passes (by_layer.py); the modules before and after
 the layers (embeddings, norms) run over all windows at once.
 
-Random numbers are those of the window schedule: the stream of a pass is paused after each layer and continued in the
-next. What the encoder drops before its first layer (and T5 after its last) is drawn from the pass's stream as well; so
-is which layers a pass skips (LayerDrop), so that every rank runs every layer.
+Random numbers are those of the window schedule: the stream of a pass pauses after each layer and goes on in the next.
+Dropout before the first layer (in T5 also after the last) is drawn from the pass's stream as well, and so is LayerDrop:
+a pass skips layers by itself, and every rank runs every layer.
 
 Shapes: N windows, w width of the widest, B documents, L padded source length, D width of the model.
 """
@@ -47,11 +47,11 @@ class WindowBatch:
     """The passes of one forward, as the layers see them.
 
     Attributes:
-        plan: the passes as the window schedule would run them; its buffers are those between layers.
+        plan: the passes as the window schedule would run them; its buffers hold the states between layers.
         draws: what is drawn around the layers, pass by pass, instead of by the encoder.
-        is_offloaded: whether the plan's buffers are somewhere else than the encoder's own tensors.
-        rows: the rows of the window batch that each pass is.
-        rng_states: where each pass's stream stands; None before its first layer.
+        is_offloaded: whether the plan's buffers live elsewhere than the encoder's own tensors.
+        rows: the rows of each pass in the window batch.
+        rng_states: the state of each pass's stream; None before its first layer.
     """
 
     plan: ReplayPlan[EncoderPass]
@@ -61,7 +61,7 @@ class WindowBatch:
     rng_states: list[Tensor | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        """One pass below the other; no stream has begun."""
+        """Lay the passes one below the other; no stream has begun."""
         stops = list(itertools.accumulate(encoder_pass.num_windows for encoder_pass in self.passes))
         self.rows = [slice(begin, stop) for begin, stop in itertools.pairwise([0, *stops])]
         self.rng_states = [None] * len(self.passes)
@@ -83,11 +83,11 @@ class WindowBatch:
 
     @property
     def device(self) -> torch.device:
-        """Where the encoder reads."""
+        """The device that the encoder reads on."""
         return self.passes[0].slots.device
 
     def inputs(self, name: str, *, fill: int) -> Tensor:
-        """One of the encoder's inputs [N, w], all passes padded to the widest."""
+        """One of the encoder's inputs [N, w], padded to the widest pass; ones for a pass that was not given it."""
         width = self.passes[0].width
         given = (each.inputs.get(name, torch.ones_like(each.inputs["input_ids"])) for each in self.passes)
         return torch.cat([F.pad(value, (0, width - value.shape[1]), value=fill) for value in given])
@@ -102,12 +102,12 @@ class WindowBatch:
         return torch.cat(parts)
 
     def scatter(self, states: Tensor) -> Tensor:
-        """H [*shape, D] of the states [N, w, D] of all windows: every kept state in its row."""
+        """H [*shape, D] from the states [N, w, D] of all windows: every kept state goes to its row."""
         return _Scatter.apply(states, self)
 
 
 class _Scatter(torch.autograd.Function):
-    """Kept states to their rows of H, and the gradients of those rows back."""
+    """Copies kept states to their rows of H, and in backward the gradients of those rows back."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, batch: WindowBatch) -> Tensor:
@@ -138,7 +138,7 @@ class _Scatter(torch.autograd.Function):
 
 @contextmanager
 def without_draws(encoder: Any) -> Iterator[Draws]:
-    """Run an encoder's forward without what it draws around its layers; yields how much that is."""
+    """Switch off what an encoder draws around its layers for the block; yields the probabilities that it had."""
     dropout = (encoder.dropout, "p") if isinstance(encoder.dropout, nn.Dropout) else (encoder, "dropout")
     attributes = [dropout] + ([(encoder, "layerdrop")] if hasattr(encoder, "layerdrop") else [])
     before = [float(getattr(module, name)) for module, name in attributes]
