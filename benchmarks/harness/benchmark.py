@@ -93,7 +93,7 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--threads", type=int, default=1, help="threads of every trial (default: 1)")
     add("--cores", type=int, nargs="+", help="cores of every trial (default: the first `threads` of this process)")
-    add("--timeout", type=float, default=3600, help="seconds per trial (default: 3600)")
+    add("--timeout", type=float, default=3600, help="seconds per trial (default: %(default)s)")
     add("--memory_limit", type=float, default=20, help="GiB per trial (default: 20)")
     add("--shape", type=json.loads, default={}, help='fields of shape.Shape, as JSON: {"decoder_layers": 12}')
     add("--cached_fields", type=json.loads, default={}, help="fields of CachedConfig for every cached variant, as JSON")
