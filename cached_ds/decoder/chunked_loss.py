@@ -1,28 +1,23 @@
-"""Chunked loss: the cross-entropy of a target of any length, without its logits.
+"""Chunked loss: the cross-entropy of a target of any length, without keeping its logits.
 
 Problem. Hugging Face computes logits [B, T, V] and the cross-entropy over them; autograd keeps several tensors of that
 size (BART-large, one target of 4,000 tokens: 0.8 GB each in float32).
 
-Flow, while training with `labels`:
+Flow, in training with `labels`:
   1. a forward pre-hook on the model takes `labels` out of the arguments, makes the decoder's inputs from them as the
      model would, and leaves them on the head as a `Request`;
-  2. the head gets hidden states [B, T, D] and computes the loss: chunk by chunk logits, their cross-entropy, its sum;
-     to the model it returns a placeholder for the logits;
-  3. a forward hook on the model puts the loss into the output; `output.logits` is None.
-  4. backward: chunk by chunk the same logits again, their gradient, and from it those of hidden states and parameters.
-Whatever else is called (eval, no_grad, no labels, labels by position) is Hugging Face's own forward, logits included.
+  2. the head gets hidden states [B, T, D] and computes the loss chunk by chunk: logits, their cross-entropy, its sum.
+     To the model it returns zeros in place of the logits;
+  3. a forward hook on the model puts the loss into the output; `output.logits` is None;
+  4. backward computes each chunk's logits again, their gradient, and from it those of hidden states and parameters.
+All other calls (eval, no_grad, no labels, labels by position) run Hugging Face's own forward, logits included.
 
 Memory: hidden states and labels are kept; `LOGITS_PER_CHUNK` logits exist at one time, and in backward the gradient of
 the weight, in float32 where the weight is narrower. Time: the logits once more.
 
-Numbers: the loss is computed in float32 where the model is narrower (Hugging Face's has the model's precision), else
-it is Hugging Face's: the mean over labels that are not -100 (nan if there are none), or the sum over
+Numbers: the loss is computed in float32 where the model is narrower (Hugging Face's has the model's precision).
+Otherwise it is Hugging Face's: the mean over labels that are not -100 (nan if there are none), or the sum over
 `num_items_in_batch`; `label_smoothing` as transformers' LabelSmoother has it.
-
-Engines. The head stays a linear layer in their eyes: one tensor of hidden states in, one tensor out, the weight saved
-as `nn.Linear` saves it and gathered once in forward and once in backward, whatever T is; its gradient is returned once.
-It has no parts, so it needs no leaf mark for ZeRO-3; with one it would own a tied weight in place of the encoder, and
-the gradient of that is not complete when the backward of the head ends.
 
 Shapes: B documents, T target length, N = B * T, D width, V vocabulary.
 """
@@ -65,12 +60,18 @@ class Request:
 
 
 class ChunkedHead(nn.Linear):
-    """The class that a model's `lm_head` gets by `attach_loss`; a linear layer as long as there is no request."""
+    """The class that a model's `lm_head` gets from `attach_loss`; without a request, a linear layer as before.
+
+    To engines it stays a linear layer: one tensor of hidden states in, one tensor out, the weight saved as `nn.Linear`
+    saves it and gathered once in forward and once in backward, whatever T is; its gradient is returned once. It has no
+    parts and needs no leaf mark for ZeRO-3. With one it would own a tied weight in place of the encoder, and the
+    gradient of that weight is not complete when the backward of the head ends.
+    """
 
     request: Request | None = None
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """Logits [B, T, V] of hidden states [B, T, D]; with a request the loss, left there, and a placeholder."""
+        """Logits [B, T, V] of hidden states [B, T, D]; with a request, answer it and return zeros [B, 1, 1]."""
         request = self.request
         if request is None:
             return super().__call__(hidden)
@@ -86,7 +87,7 @@ class ChunkedHead(nn.Linear):
         num_items: Tensor | int | None = None,
         smoothing: float = 0.0,
     ) -> Tensor:
-        """Logits, or with `labels` [B, T] the scalar loss; see the module's docstring.
+        """Logits [B, T, V]; with `labels` [B, T] the loss, a scalar.
 
         Raises:
             ValueError: labels of another shape than the decoder's inputs.
@@ -103,7 +104,7 @@ class ChunkedHead(nn.Linear):
 
 
 class _Total(torch.autograd.Function):
-    """Sum of the cross-entropies [] of hidden states [N, D], labels [N], weight [V, D], bias [V]."""
+    """The sum of cross-entropies, a scalar, for hidden states [N, D], labels [N], weight [V, D], bias [V]."""
 
     @staticmethod
     def forward(
@@ -136,7 +137,7 @@ class _Total(torch.autograd.Function):
 
 @dataclass
 class _Sums:
-    """Gradients that come together chunk by chunk; None where none is wanted."""
+    """Gradients that are summed chunk by chunk; None where none is wanted."""
 
     hidden: Tensor | None
     weight: Tensor | None
@@ -152,7 +153,7 @@ class _Sums:
         )
 
     def add(self, span: slice, slope: Tensor, hidden: Tensor, matrix: Tensor) -> None:
-        """Add what the gradient [n, V] of the logits of hidden states [n, D] brings."""
+        """Add a chunk's share: `slope` is the gradient [n, V] of the logits of its hidden states [n, D]."""
         if self.bias is not None:
             self.bias += slope.sum(0)
         slope = slope.to(matrix.dtype)
@@ -165,13 +166,13 @@ class _Sums:
 
 
 def _spans(labels: Tensor, weight: Tensor) -> list[slice]:
-    """The chunks of target positions."""
+    """The chunks of target positions, of at most `LOGITS_PER_CHUNK` logits (but at least one position)."""
     rows = max(1, LOGITS_PER_CHUNK // len(weight))
     return [slice(begin, begin + rows) for begin in range(0, len(labels), rows)]
 
 
 def _logits(hidden: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-    """[n, V] of hidden states [n, D], float32 or wider."""
+    """Logits [n, V] of hidden states [n, D], in float32 or wider."""
     logits = hidden @ matrix.T
     logits = logits.to(sum_dtype(logits))
     return logits if bias is None else logits.add_(bias)
@@ -182,9 +183,9 @@ def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
 
 
 def attach_loss(model: PreTrainedModel) -> None:
-    """Let a Hugging Face model compute its training loss in chunks, in place.
+    """Make a Hugging Face model compute its training loss in chunks, in place.
 
-    A head that is not simply an `nn.Linear` (an adapter on it, say) is left as it is, and the loss is Hugging Face's.
+    A head that is not a plain `nn.Linear` (one with an adapter, say) is left as it is, and the loss is Hugging Face's.
     """
     head = model.get_output_embeddings()
     if type(head) is nn.Linear:
@@ -209,7 +210,7 @@ def has_chunked_loss(model: PreTrainedModel) -> bool:
 
 
 def _take_labels(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Forward pre-hook: a request to the head instead of `labels` [B, T] to the model, where it is to be chunked."""
+    """Forward pre-hook: where the loss is to be chunked, give `labels` [B, T] to the head instead, as a request."""
     is_training = model.training and torch.is_grad_enabled() and kwargs.get("labels") is not None
     if is_training and has_chunked_loss(model):
         labels = kwargs.pop("labels")
@@ -230,7 +231,7 @@ def _take_labels(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
 
 
 def _give_loss(model: Any, args: tuple[Any, ...], output: Any) -> Any:  # noqa: ARG001
-    """Forward hook, called after a failed forward too: take the request back and put its loss into the output."""
+    """Forward hook, called after a failed forward too: remove the request, and put its loss into the output."""
     head = model.get_output_embeddings()
     request = head.request if isinstance(head, ChunkedHead) else None
     if request is None:

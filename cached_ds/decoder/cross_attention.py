@@ -1,15 +1,15 @@
-"""Cross-attention: the class that a decoder's attention to the document gets by `attach`, and its way in and out.
+"""Cross-attention: the class that a decoder's attention to the document gets from `attach`, and how H reaches it.
 
 A forward pre-hook on the decoder takes the states H and their mask out of the arguments, and puts a placeholder for H
 (document_states.py) and a mask of one byte in their place: Hugging Face passes a mask of four dimensions on as it is,
-and would make one of T x L from any other. Each layer's cross-attention, `Streamed`, finds H again and attends to it
-tile by tile (replay_by_tile.py).
+but would expand any other to T x L. Each layer's cross-attention, `Streamed`, finds H again and attends to it tile by
+tile (replay_by_tile.py).
 
-Engines: tensors go in, one tensor comes out, as with windowed.py; the module is a leaf for ZeRO-3 and part of its
-layer's unit for FSDP2.
+Engines: tensors go in, one tensor comes out (docs/design.md, "The engines' contract"); the module is a leaf for ZeRO-3
+and part of its layer's unit for FSDP2.
 
 Calls that fill or use a cache of keys and values (`generate`), or that ask for attention weights, are left to Hugging
-Face as they are. Reentrant checkpointing would cut the graph of H off and is refused.
+Face. Reentrant checkpointing would cut off the graph of H and is refused.
 
 Shapes: B documents, L padded source length, S tile length, T target length, D width, H heads.
 """
@@ -32,14 +32,18 @@ from cached_ds.windows.cut import documents_of, whole_rows
 
 
 class Streamed(Swapped):
-    """Mixin over a Hugging Face cross-attention class; see the module's docstring."""
+    """Mixin over a Hugging Face cross-attention class, which attends to H tile by tile."""
 
     _z3_leaf = True
     names: CrossAttention
     documents: DocumentStates | None = None  # of the call under way
 
     def __call__(self, hidden_states: Tensor, *, key_value_states: Tensor | None = None, **kwargs: Any) -> Any:
-        """Hugging Face's tuple, with the output [B, T, D] first; weights and position biases are None."""
+        """Hugging Face's tuple, with the output [B, T, D] first; weights and position biases are None.
+
+        Raises:
+            RuntimeError: reentrant checkpointing.
+        """
         documents = DocumentStates.find(key_value_states)
         if documents is None:
             return super().__call__(hidden_states, key_value_states=key_value_states, **kwargs)
@@ -53,7 +57,7 @@ class Streamed(Swapped):
         return output, *[None] * (self.names.results - 1)
 
     def forward(self, hidden_states: Tensor, anchor: Tensor | None = None, **kwargs: Any) -> Any:
-        """Streamed when an anchor is given: [B, T, D] in and out; else Hugging Face's own."""
+        """Output [B, T, D] for hidden states [B, T, D], streamed if an anchor is given; else Hugging Face's own."""
         if anchor is None:
             return super().forward(hidden_states, **kwargs)
         documents, self.documents = self.documents, None
@@ -86,7 +90,7 @@ class Streamed(Swapped):
 
 
 def attach_streaming(model: PreTrainedModel, family: Family) -> None:
-    """Stream the cross-attention of a Hugging Face model's decoder, in place."""
+    """Make the cross-attentions of a Hugging Face model's decoder stream H, in place."""
     decoder = model.get_decoder()
     for layer in getattr(decoder, family.layers):
         attention: Any = layer.get_submodule(family.cross_attention.path)
@@ -96,7 +100,7 @@ def attach_streaming(model: PreTrainedModel, family: Family) -> None:
 
 
 def detach_streaming(model: PreTrainedModel) -> None:
-    """Undo `attach_streaming`; nothing happens where it was not done."""
+    """Undo `attach_streaming`; other models stay as they are."""
     decoder = model.get_decoder()
     for attention in [module for module in decoder.modules() if isinstance(module, Streamed)]:
         attention.__class__ = base_of(attention)
@@ -105,7 +109,7 @@ def detach_streaming(model: PreTrainedModel) -> None:
 
 
 def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Forward pre-hook: placeholders for H [B, L, D] and its mask, where this call is to be streamed."""
+    """Forward pre-hook: where this call is to be streamed, pass on H's placeholder [B, L, D] and a one-byte mask."""
     states, mask = kwargs.get("encoder_hidden_states"), kwargs.get("encoder_attention_mask")
     if states is not None and _is_streamed(decoder, kwargs):
         documents = whole_rows(*states.shape[:2]) if mask is None else documents_of(mask)
@@ -117,7 +121,7 @@ def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
 
 
 def _is_streamed(decoder: Any, kwargs: dict[str, Any]) -> bool:
-    """Training and losses; not calls with a cache of keys and values, nor those that ask for attention weights."""
+    """Whether to stream: not with a cache of keys and values, nor where attention weights are asked for."""
     has_cache = kwargs.get("past_key_values") is not None or not (
         torch.is_grad_enabled() or kwargs.get("use_cache") is False
     )
@@ -126,6 +130,6 @@ def _is_streamed(decoder: Any, kwargs: dict[str, Any]) -> bool:
 
 
 def _one_byte_mask(states: Tensor, kwargs: dict[str, Any]) -> Tensor:
-    """[B, 1, T, L], all true, of one byte."""
+    """A mask [B, 1, T, L], all true, that takes one byte."""
     target = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
     return torch.ones((), dtype=torch.bool).expand(len(states), 1, target.shape[1], states.shape[1])

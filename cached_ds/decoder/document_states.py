@@ -1,11 +1,11 @@
-"""The states H of the documents, as the decoder's cross-attention reads them, and the buffer of their gradient.
+"""Document states: H as the decoder's cross-attentions share it, and the buffer of its gradient.
 
-Problem. H as an ordinary tensor argument of the decoder layers makes autograd keep one gradient of the size of H per
-layer for a while, makes FSDP2 and ZeRO-3 hang hooks on it that copy it, and invites anyone to expand it.
+Problem. If H were an ordinary tensor argument of the decoder layers, autograd would keep one gradient of the size of H
+per layer for a while, FSDP2 and ZeRO-3 would hang hooks on it that copy it, and any code might expand it.
 
-So the decoder gets a placeholder: a tensor of the right shape that takes no memory. Cross-attention that is handed the
-placeholder finds the `DocumentStates` by the address of its one byte; the address survives checkpointing, and the views
-that engines make of arguments.
+So the decoder gets a placeholder: a tensor of the right shape that takes one byte. A cross-attention that is given the
+placeholder finds the `DocumentStates` by the address of this byte, which survives checkpointing and the views that
+engines make of arguments.
 
 Gradient. Every cross-attention adds its share to the one buffer `gradient`, and tells autograd by a scalar only: the
 `anchor`, an output of the node that H enters. When all of them have run, that node hands the buffer on as the gradient
@@ -41,7 +41,7 @@ class Tile:
 
 
 class DocumentStates:
-    """H of one decoder call; see the module's docstring.
+    """H of one decoder call.
 
     Attributes:
         states: H [B * L, D], without its graph.
@@ -53,7 +53,7 @@ class DocumentStates:
     """
 
     def __init__(self, states: Tensor, documents: Sequence[Document], *, keep_projections: bool = False) -> None:
-        """Take H [B, L, D] out of autograd's hands."""
+        """Detach H [B, L, D]; the anchor connects its graph to the decoder's."""
         self.keep_projections = keep_projections
         self.shape = states.shape
         self.states = states.detach().flatten(0, 1)
@@ -65,14 +65,14 @@ class DocumentStates:
         _BY_ADDRESS[self._byte.data_ptr()] = self
 
     def placeholder(self) -> Tensor:
-        """[B, L, D] of one byte; it keeps the states alive."""
+        """The placeholder [B, L, D], of one byte; it keeps these states alive."""
         tensor = self._byte.expand(self.shape)
         tensor.document_states = self  # type: ignore[attr-defined]
         return tensor
 
     @staticmethod
     def find(placeholder: Tensor | None) -> DocumentStates | None:
-        """The states that a placeholder is for; None for any other tensor."""
+        """The states behind a placeholder; None for any other tensor."""
         is_one = placeholder is not None and placeholder.dtype == torch.int8
         return _BY_ADDRESS.get(placeholder.data_ptr()) if is_one and placeholder is not None else None
 
@@ -81,7 +81,7 @@ class DocumentStates:
         return will_run(self.anchor)
 
     def gradient_rows(self) -> Tensor:
-        """The gradient so far, [B * L, D], to add to."""
+        """The gradient so far, [B * L, D], to be added to."""
         if self.gradient.buffer is None:
             self.gradient.buffer = zeros_like(self.states.view(self.shape))
         return self.gradient.buffer.flatten(0, 1)
@@ -89,12 +89,12 @@ class DocumentStates:
 
 @dataclass
 class GradientBuffer:
-    """dJ/dH [B, L, D]; the anchor's node holds this, and not the `DocumentStates`, which hold the anchor."""
+    """dJ/dH [B, L, D]. The anchor's node holds this and not the `DocumentStates`, since those hold the anchor."""
 
     buffer: Tensor | None = None
 
     def take(self) -> Tensor | None:
-        """The buffer, and forget it: a graph that is kept starts anew."""
+        """Return the buffer and forget it: the next backward of a retained graph begins with a new one."""
         buffer, self.buffer = self.buffer, None
         return buffer
 
@@ -109,12 +109,12 @@ def _tiles(document: Document) -> list[Tile]:
 
 
 def _leaf(states: Tensor) -> Tensor:
-    """An anchor of nothing: engines' hooks need an input that has a gradient."""
+    """An anchor for states without a graph: engines' hooks need an input that requires grad."""
     return torch.zeros((), device=states.device, requires_grad=torch.is_grad_enabled())
 
 
 class _Anchor(torch.autograd.Function):
-    """The node that H enters: a scalar out, and in backward the gradient that has come together in the buffer."""
+    """The node that H enters: a scalar out, and in backward the gradient collected in the buffer."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, gradient: GradientBuffer) -> Tensor:

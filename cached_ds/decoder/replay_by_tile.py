@@ -4,15 +4,15 @@ Problem. Plain cross-attention keeps keys and values of the document for every d
 times the size of H), and Hugging Face turns a padded mask into one of T x L.
 
 Flow, in one autograd node per decoder layer (Milakov and Gimelshein 2018; Dao et al. 2022):
-  1. forward: tile by tile of H, project keys and values, attend, merge by log-sum-exp; keep q, the output and the
+  1. forward: for each tile of H, project keys and values, attend, merge by log-sum-exp; keep q, the output and the
      log-sum-exp, all of the target's size.
-  2. backward: tile by tile, project again, now with a graph; the tile's gradients of q, keys and values follow from the
-     kept log-sum-exp; they go through the projections by autograd, whatever these are (Linear, LoRA). Gradients of the
-     parameters are summed and returned once, as in by_window.py; those of H go to its buffer (document_states.py).
+  2. backward: for each tile, project again, now with a graph; the tile's gradients of q, keys and values follow from
+     the kept log-sum-exp, and go through the projections by autograd, whatever these are (Linear, LoRA). Gradients of
+     the parameters are summed and returned once, as in by_window.py; those of H go to its buffer (document_states.py).
 
-Random numbers: the weights of tile number i of a call are dropped with the generators seeded with S + i, its keys and
-values (LoRA drops) with S + number of tiles + i, S being one draw of torch's CPU generator, taken back where nothing is
-random (rng.py). So dropout is the same in backward.
+Random numbers (rng.py): S is one draw of torch's CPU generator, taken back if nothing is random. The attention weights
+of tile number i of a call are dropped with the generators seeded with S + i; its keys and values, where LoRA drops,
+with S + number of tiles + i. So dropout is the same in backward.
 
 Shapes: B documents, L padded source length, S tile length, T target length, D width, H heads.
 """
@@ -47,7 +47,7 @@ class SavedTile:
     """What one tile leaves for backward.
 
     Attributes:
-        dropout_state: what the kernel needs to drop the same weights.
+        dropout_state: what the kernel needs to drop the same weights again.
         projections: states [S, D], keys and values [1, H, S, D / H] with their graph, if they are kept.
     """
 
@@ -57,15 +57,15 @@ class SavedTile:
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """One call of one layer.
+    """One call of one cross-attention.
 
     Attributes:
         documents: what the queries attend to.
         project: turns states [S, D] into keys and values [1, H, S, D / H].
-        parameters: trainable tensors of the projections; asked in forward and again in backward.
+        parameters: returns the projections' trainable tensors; called in forward and again in backward.
         rng: random streams of this call.
         kernel: computes a tile.
-        saved: by tile, filled by forward.
+        saved: one for each tile, filled by forward.
     """
 
     documents: DocumentStates
@@ -77,7 +77,11 @@ class AttentionCall:
 
 
 def attend(call: AttentionCall, q: Tensor) -> Tensor:
-    """Attention of queries [B, H, T, D / H] to the documents; the same shape."""
+    """Attention of queries [B, H, T, D / H] to the documents; the result has the same shape.
+
+    Raises:
+        RuntimeError: what `replay` refuses.
+    """
     parameters = call.parameters()
     if torch.is_grad_enabled():
         refuse_tensor_hooks(parameters)
@@ -154,7 +158,7 @@ def _run_backward(
 
 
 def _project(call: AttentionCall, number: int, states: Tensor, *, wants_states: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """A tile's states as a leaf, and its keys and values; adapters drop from a stream of their own."""
+    """A tile's states as a leaf, and its keys and values; an adapter's dropout has a stream of its own."""
     states = states.detach().requires_grad_(wants_states)
     with call.rng.fork(len(call.documents.tiles) + number):
         return states, *call.project(states)

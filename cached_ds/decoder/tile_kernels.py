@@ -1,8 +1,8 @@
-"""Attention to one tile of a document, with what it takes to put tiles together and to go back through each alone.
+"""Tile kernels: attention to one tile of a document, forward and backward, with results that can be merged.
 
 Attention over tiles is exact: with the log-sum-exp of each tile's scores, outputs of tiles merge (online softmax); and
-with the log-sum-exp and output of *all* tiles, backward through one tile needs that tile's keys and values only. So the
-fused kernels that return it serve as they are, forward and backward, tile by tile (Dao et al., FlashAttention, 2022):
+with the log-sum-exp and output of *all* tiles, backward through one tile needs that tile's keys and values only. So
+fused kernels that return the log-sum-exp serve as they are, tile by tile (Dao et al., FlashAttention, 2022):
 
   FlashCpu   CPU, any floating dtype, without dropout.
   FlashCuda  fp16 and bf16 on GPUs that have it, with dropout.
@@ -25,10 +25,10 @@ Triple = tuple[Tensor, Tensor, Tensor]
 
 
 class Kernel(Protocol):
-    """One way to compute a tile; draws dropout from the generators in force."""
+    """One way to compute a tile; dropout is drawn from the generators in force."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Any]:
-        """Output and log-sum-exp of one tile, and the state that its dropout needs in backward."""
+        """Output and log-sum-exp of one tile, and the state with which backward drops the same weights."""
 
     def backward(
         self, gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, state: Any
@@ -64,14 +64,14 @@ class FlashCpu:
     scale: float
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, None]:
-        """See `Kernel`."""
+        """Output and log-sum-exp; there is no dropout, and so no state."""
         out, lse = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False, scale=self.scale)
         return out, lse, None
 
     def backward(
         self, gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, state: None
     ) -> Triple:
-        """See `Kernel`."""
+        """Gradients of q, k and v; `state` is None."""
         assert state is None, "no dropout"
         return aten._scaled_dot_product_flash_attention_for_cpu_backward(
             gradient, q, k, v, out, lse, 0.0, False, scale=self.scale
@@ -86,7 +86,7 @@ class FlashCuda:
     dropout: float
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Any]:
-        """See `Kernel`."""
+        """Output, log-sum-exp, and the state that the fused backward takes: bounds of sequences, seed and offset."""
         out, lse, *state, _ = aten._scaled_dot_product_flash_attention(
             q, k, v, self.dropout, False, False, scale=self.scale
         )
@@ -95,7 +95,7 @@ class FlashCuda:
     def backward(
         self, gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, state: Any
     ) -> Triple:
-        """See `Kernel`."""
+        """Gradients of q, k and v; dropout comes from `state`, not from the generators."""
         cum_q, cum_k, max_q, max_k, seed, offset = state
         return aten._scaled_dot_product_flash_attention_backward(
             gradient, q, k, v, out, lse, cum_q, cum_k, max_q, max_k, self.dropout, False, seed, offset, scale=self.scale
@@ -110,7 +110,7 @@ class Plain:
     dropout: float
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, None]:
-        """See `Kernel`."""
+        """Output and log-sum-exp; there is no state, since backward draws the mask again."""
         scores = self._scores(q, k)
         lse = scores.logsumexp(-1)
         weights = (scores - lse.unsqueeze(-1)).exp_() * self._mask(scores)
@@ -119,7 +119,7 @@ class Plain:
     def backward(
         self, gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, state: None
     ) -> Triple:
-        """See `Kernel`."""
+        """Gradients of q, k and v; the generators must be in the state that they had before forward."""
         assert state is None, "the mask is drawn again"
         weights = (self._scores(q, k) - lse.unsqueeze(-1)).exp_()
         mask = self._mask(weights)

@@ -1,9 +1,9 @@
-"""Guards: refuse what an engine did to the encoder's parameters when replay would hang or lose gradients under it.
+"""Guards: refuse an engine's sharding of the encoder under which replay would hang or lose gradients.
 
-Replay asks for the gradients of whole parameters, gathered once for all windows. A smaller FSDP unit, or a ZeRO-3
-module that is not a leaf, inside what is replayed (the encoder; under the layer schedule one of its layers) would
-gather once per window: ranks with different numbers of windows then wait for each other for ever, and with equal
-numbers the gradients of the shards are silently never computed.
+Replay needs the gradients of whole parameters, gathered once for all windows. A smaller FSDP unit, or a ZeRO-3 module
+that is not a leaf, inside the replayed module (the encoder; under the layer schedule one of its layers) would gather
+once per window: ranks with different numbers of windows then wait for each other for ever, and with equal numbers the
+gradients of the shards are silently never computed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 
 def refuse_fsdp1(encoder: nn.Module) -> None:
-    """Refuse FSDP1, inside the encoder's forward: it leaves views of its flat parameter in the encoder, or nothing.
+    """Refuse FSDP1, which leaves only views of its flat parameter in the encoder, or nothing; call it in its forward.
 
     Raises:
         RuntimeError: FSDP1 manages the encoder; the message says what to do.
@@ -21,13 +21,13 @@ def refuse_fsdp1(encoder: nn.Module) -> None:
     parameters = list(encoder.parameters())
     if not parameters or not all(isinstance(parameter, nn.Parameter) for parameter in parameters):
         raise RuntimeError(
-            "cached_ds: the encoder's parameters are not its own in its forward: FSDP1 (FullyShardedDataParallel) has "
+            "cached_ds: the encoder does not own its parameters in its forward: FSDP1 (FullyShardedDataParallel) has "
             "them, which is not supported; use FSDP2: cached_ds.fsdp.shard(model), or fsdp_version: 2 for accelerate"
         )
 
 
 def check_gathered(encoder: nn.Module) -> None:
-    """Check, inside the forward of an encoder (or of one of its layers), that every parameter of it is whole.
+    """Check that every parameter of an encoder (or of one of its layers) is whole; call it in its forward.
 
     Raises:
         RuntimeError: a parameter is still sharded, or FSDP1 manages the encoder; the message says what to do.
@@ -38,7 +38,7 @@ def check_gathered(encoder: nn.Module) -> None:
         if isinstance(parameter, DTensor):
             raise RuntimeError(
                 f"cached_ds: parameter {name} is sharded inside the encoder's forward: a part of {what} is an FSDP "
-                "unit of its own; windows would be gathered one by one and gradients lost. Take the units of "
+                "unit of its own; it would be gathered once per window, and gradients lost. Take the units of "
                 "cached_ds.fsdp.shard(model), or the names of cached_ds.fsdp.wrap_classes(model); "
                 "schedule='layer' makes a unit of each encoder layer"
             )

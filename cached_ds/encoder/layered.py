@@ -1,19 +1,17 @@
-"""Layered: the classes that an encoder and its layers get by `attach` under the layer schedule.
+"""Layered: the classes that an encoder and its layers get from `attach` under the layer schedule.
 
 Problem. Under the window schedule the whole encoder is gathered (and its sums of gradients exist) at one time. An
 encoder larger than a device needs one layer at a time; but one layer and one window at a time would gather every layer
 once per window, and ranks with different numbers of windows would wait for each other for ever.
 
 Flow: `Layered` cuts as `Windowed` does, but then runs the encoder's own forward once, over the batch of all windows
-(window_batch.py). Each of its layers, `Replayed`, is an autograd node (by_layer.py) that
-  1. forward: runs pass by pass without a graph, and keeps its input [N, w, D] only;
-  2. backward: pass by pass again, with a graph; the gradients of its parameters are summed and returned once, with the
-     gradient of its input, [N, w, D].
+(window_batch.py). Each of its layers, `Replayed`, is an autograd node over the passes (by_layer.py).
+
 Memory: one [N, w, D] per layer, which may live in host memory or in a file (`offload`), the graph of one pass of one
 layer, and the parameters of one layer. Time: as the window schedule.
 
-Engines: each layer is a leaf for ZeRO-3 and an FSDP2 unit; it is gathered once in forward and once in backward. The
-encoder calls each of its modules once per step, whatever the number of windows, and need not be gathered whole.
+Engines: each layer is a leaf for ZeRO-3 and an FSDP2 unit. The encoder calls each of its modules once per step,
+whatever the number of windows, and need not be gathered whole.
 
 T5's first layer also makes the position bias that all layers share: it is a second output of that node and an input of
 the others, and its gradient comes back to the first layer's parameters through its widest pass.
@@ -39,17 +37,17 @@ from cached_ds.replay.by_window import ReplayPlan
 from cached_ds.replay.window_batch import Draws, WindowBatch, without_draws
 from cached_ds.windows.passes import EncoderPass
 
-POSITIONAL = ("attention_mask", "position_bias")  # how T5 and BART hand them to a layer
+POSITIONAL = ("attention_mask", "position_bias")  # how T5 and BART pass these to a layer
 PLAIN = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}  # whatever the config says
 
 
 class Layered(Windowed):
-    """Mixin over a Hugging Face encoder class; see the module's docstring."""
+    """Mixin over a Hugging Face encoder class, whose own forward runs once, over the window batch."""
 
     _z3_leaf = False
 
     def _check_parameters(self) -> None:
-        """Its layers check that they are whole; its other modules are called once, whatever an engine does to them."""
+        """Refuse FSDP1 only: the layers check that they are whole; other modules are called once under any engine."""
         refuse_fsdp1(self)
 
     def _states(self, plan: ReplayPlan[EncoderPass]) -> Tensor:
@@ -68,7 +66,7 @@ class Layered(Windowed):
         return batch.scatter(states)
 
     def _inputs(self, batch: WindowBatch) -> dict[str, Tensor]:
-        """The encoder's inputs [N, w]; masks only where the encoder makes more of them than its layers can."""
+        """The encoder's inputs [N, w]; masks only if it makes its layers' masks itself."""
         inputs = {"input_ids": batch.inputs("input_ids", fill=self.config.pad_token_id)}
         if self._cached_ds.family.encoder_layer.own_mask:
             inputs |= {name: batch.inputs(name, fill=0) for name in ("attention_mask", "global_attention_mask")}
@@ -76,7 +74,7 @@ class Layered(Windowed):
 
 
 class Replayed(Swapped):
-    """Mixin over a Hugging Face encoder layer class; see the module's docstring."""
+    """Mixin over a Hugging Face encoder layer class, which replays over the passes of the window batch."""
 
     _z3_leaf = True
     _cached_ds: AttachedState
@@ -84,7 +82,7 @@ class Replayed(Swapped):
     is_last: bool
 
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Hugging Face's outputs for all windows, states [N, w, D] first."""
+        """Hugging Face's outputs of the layer for all windows, the states [N, w, D] first."""
         given = dict(zip(POSITIONAL, args, strict=False)) | kwargs
         bias = given.pop("position_bias", None)
         anchor = torch.zeros((), device=self._batch().device, requires_grad=torch.is_grad_enabled())
@@ -94,12 +92,12 @@ class Replayed(Swapped):
 
     @property
     def gradient_checkpointing(self) -> bool:
-        """Never, whatever the model is told: transformers would wrap `forward`, which keeps nothing to be saved."""
+        """Always False: transformers would wrap `forward` in checkpointing, which has nothing to save here."""
         return False
 
     @gradient_checkpointing.setter
     def gradient_checkpointing(self, value: bool) -> None:
-        """Remember what the model was told, for the time after `detach`."""
+        """Remember the setting for the time after `detach`."""
         vars(self)["gradient_checkpointing"] = value
 
     def forward(self, hidden_states: Tensor, anchor: Tensor, position_bias: Tensor | None, **given: Any) -> Outputs:
@@ -147,12 +145,12 @@ class Replayed(Swapped):
 
 
 def _part(value: Any, rows: slice, width: int) -> Any:
-    """A mask [N, w] of a pass; other arguments go to every pass."""
+    """The rows of a mask [N, w] that belong to a pass; other arguments are the same for all passes."""
     return value[rows, :width] if isinstance(value, Tensor) else value
 
 
 def attach_layers(encoder: Any) -> None:
-    """Let the layers of a layered encoder replay, in place."""
+    """Make the layers of a `Layered` encoder replay, in place."""
     layers = getattr(encoder, encoder._cached_ds.family.layers)
     for layer in layers:
         layer._cached_ds, layer.encoder_config, layer.is_last = encoder._cached_ds, encoder.config, layer is layers[-1]
@@ -160,7 +158,7 @@ def attach_layers(encoder: Any) -> None:
 
 
 def detach_layers(encoder: Any) -> None:
-    """Undo `attach_layers`; nothing happens where it was not done."""
+    """Undo `attach_layers`; other encoders stay as they are."""
     for layer in [module for module in encoder.modules() if isinstance(module, Replayed)]:
         layer.__class__ = base_of(layer)
         del layer._cached_ds, layer.encoder_config, layer.is_last

@@ -1,6 +1,6 @@
 """State: what `attach` leaves on a model's encoder, decoder and encoder layers, as their attribute `_cached_ds`.
 
-Four kinds of it, each in a class of its own: settings of the model (config, family), decisions that hold for all
+It has four kinds, each in a class of its own: settings of the model (config, family), decisions that hold for all
 batches (`Budget`), the model call under way (`ModelCall`), and counters.
 """
 
@@ -18,12 +18,12 @@ from cached_ds.settings.config import CachedConfig
 
 @dataclass
 class ModelCall:
-    """One call of the model (or of the encoder alone); a new one begins with each.
+    """One call of the model (or of the encoder alone); each call begins a new one.
 
     Attributes:
         prefix_lengths: [B], as given to the model; the encoder takes them.
-        keep_projections: whether cross-attention is to keep keys and values: the encoder decides, the decoder reads.
-        window_batch: under the layer schedule, while the encoder runs: what its layers replay.
+        keep_projections: whether cross-attention is to keep keys and values: the encoder decides, the decoder reads it.
+        window_batch: what the encoder's layers replay, under the layer schedule and while the encoder runs.
     """
 
     prefix_lengths: Tensor | None = None
@@ -31,14 +31,14 @@ class ModelCall:
     window_batch: WindowBatch | None = None
 
     def take_prefix(self) -> Tensor | None:
-        """The prefix lengths, once: another call of the encoder has others."""
+        """Return the prefix lengths and forget them: another call of the encoder has others."""
         lengths, self.prefix_lengths = self.prefix_lengths, None
         return lengths
 
 
 @dataclass
 class Counters:
-    """Since `attach`; they serve progress bars, tests and benchmarks.
+    """Counts since `attach`, for progress bars, tests and benchmarks.
 
     Attributes:
         tokens_read: source tokens of the documents.
@@ -53,14 +53,14 @@ class Counters:
 
 @dataclass
 class AttachedState:
-    """Shared by encoder and decoder, and under the layer schedule by the encoder's layers.
+    """What encoder and decoder share, and under the layer schedule the encoder's layers.
 
     Attributes:
         config: how to cut and replay.
         family: the architecture's names and shapes.
-        budget: what was measured and decided, once.
+        budget: what was measured and decided once.
         call: the model call under way, or the last one.
-        counters: see `Counters`.
+        counters: of documents read, since `attach`.
     """
 
     config: CachedConfig

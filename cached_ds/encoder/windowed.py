@@ -4,14 +4,13 @@
 parameters, state-dict keys and isinstance checks stay as they were.
 
 Call flow:
-    encoder(input_ids=, attention_mask=, ...)        what Hugging Face models and `generate` call
+    encoder(input_ids=, attention_mask=, ...)        as Hugging Face models and `generate` call it
       -> __call__   keyword arguments in, a ModelOutput out
       -> nn.Module.__call__(ids, mask, prefix, global mask, anchor)   tensors in, one tensor out
       -> forward    hooks of FSDP2 and ZeRO-3 have run: parameters are whole; cut windows, replay them
       -> _encode    one pass of windows through the encoder's own forward
 
-Only tensors pass in the middle, because DeepSpeed and FSDP2 hang their backward hooks on tensor inputs and outputs; and
-an anchor that requires grad, because ZeRO-3's hook for a leaf module fires only after the gradients of an input.
+The step in the middle, and its anchor, are there for the engines (docs/design.md, "The engines' contract").
 
 Shapes: B documents, L padded source length, N windows of a pass, w window length, K kept states, D width.
 """
@@ -42,7 +41,7 @@ from cached_ds.windows.passes import Batch, Cutter, EncoderPass
 
 
 class Windowed(Swapped):
-    """Mixin over a Hugging Face encoder class; see the module's docstring."""
+    """Mixin over a Hugging Face encoder class: whole documents in, their states out."""
 
     _z3_leaf = True  # DeepSpeed ZeRO-3: gather and reduce this module as one, whatever runs inside it
     _cached_ds: AttachedState
@@ -59,7 +58,7 @@ class Windowed(Swapped):
     ) -> ModelOutput | tuple[Tensor]:
         """States of whole documents, [B, L, D] for `input_ids` [B, L]; padded positions are zero.
 
-        `prefix_lengths` [B]: so many tokens after the document's first special token are repeated in every window.
+        `prefix_lengths` [B]: how many tokens, after a document's first special tokens, are repeated in every window.
 
         Raises:
             ValueError: the inputs cannot be cut into windows (inputs_embeds, holes in the mask, a missing frame, ...).
@@ -102,7 +101,7 @@ class Windowed(Swapped):
         return self._states(plan)
 
     def _states(self, plan: ReplayPlan[EncoderPass]) -> Tensor:
-        """States [B, L, D] of all passes; the one step that differs by schedule."""
+        """H [B, L, D] from all passes: the one step that differs by schedule."""
         return replay(self._encoding(), plan, parameters=self._trainable)
 
     def _check_parameters(self) -> None:
@@ -120,7 +119,7 @@ class Windowed(Swapped):
         counters.tokens_read += sum(document.length for document in batch.documents)
 
     def _encoding(self) -> functools.partial[Tensor]:
-        """`_encode` in the mode of now: a recomputed pass must not run in another."""
+        """`_encode` in the current mode, training or not: a pass must be recomputed in the same one."""
         return functools.partial(self._encode, training=self.training)
 
     def _encode(self, encoder_pass: EncoderPass, *, training: bool) -> Tensor:
@@ -136,7 +135,7 @@ class Windowed(Swapped):
         return output.last_hidden_state.flatten(0, 1)[encoder_pass.slots]
 
     def _compiled(self, encoder_pass: EncoderPass) -> AbstractContextManager[object]:
-        """Layers run compiled for passes of the one shape that they were compiled for."""
+        """A context in which passes of the one compiled shape run compiled, and others as they are."""
         shape = self._cached_ds.budget.compiled_shape
         if not shape:
             return nullcontext()
@@ -146,7 +145,10 @@ class Windowed(Swapped):
 
 @contextmanager
 def _sparse_gradient(embedding: nn.Module) -> Iterator[None]:
-    """Let a vocabulary's gradient be the rows that a pass read, instead of a whole table; `replay` adds them up."""
+    """Make an embedding's gradient sparse for the block: the rows that a pass read, not a whole table.
+
+    `replay` adds the rows up.
+    """
     if not isinstance(embedding, nn.Embedding):
         yield
         return

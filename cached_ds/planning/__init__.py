@@ -1,4 +1,4 @@
-"""Planning: what is left to the machine, decided once, before the first batch is read.
+"""Planning: settings that are left to the machine are decided by measurement.
 
 `budget` knows how much memory there is, `tuner` measures and decides, `compiled` compiles the layers.
 """

@@ -1,4 +1,4 @@
-"""Budget: how much memory there is, and what of it the graphs of encoder passes may take.
+"""Budget: how much memory there is, and how much of it the graphs of encoder passes may take.
 
 Two choices can be left to the machine, `windows_per_pass="auto"` and `recompute="auto"`. Both rest on one measurement,
 made once in the first forward: the bytes that a window's graph keeps. Neither changes what a step communicates, so
@@ -19,15 +19,15 @@ from torch import Tensor
 
 from cached_ds.settings.config import CachedConfig
 
-SHARE = 0.8  # of measured free memory: allocators do not use the last of it
-MIN_GAIN = 0.985  # twice as many windows per pass must be at least this much faster
-TRIALS = 3  # of each number, in turn: what disturbs a machine only ever makes it slower, so the best one counts
+SHARE = 0.8  # of the free memory: allocators cannot use all of it
+MIN_GAIN = 0.985  # twice as many windows per pass must take at most this part of the time
+TRIALS = 3  # of each number, in turn; disturbances only ever add time, so the shortest counts
 MAX_WINDOWS = 64
 logger = logging.getLogger(__name__)
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that this rank may still use: of its device, or its share of the host's."""
+    """Bytes of memory that this rank may still use: of its device, or its share of the host's."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
@@ -35,7 +35,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def graph_bytes(run: Callable[[], Tensor], parameters: Sequence[Tensor]) -> int:
-    """Bytes that the graph of `run()` keeps, parameters apart."""
+    """Bytes that the graph of `run()` keeps, not counting the parameters."""
     known = {parameter.untyped_storage().data_ptr() for parameter in parameters}
     saved: dict[int, int] = {}
 
@@ -46,14 +46,20 @@ def graph_bytes(run: Callable[[], Tensor], parameters: Sequence[Tensor]) -> int:
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        graph = run()  # alive, so that no address is used twice
+        graph = run()  # kept alive, so that no address is used twice
     assert graph is not None
     return sum(saved.values())
 
 
 def fastest_windows_per_pass(run: Callable[[int], object], *, limit: int, device: torch.device) -> int:
-    """The smallest number of windows per pass, up to `limit`, that twice as many do not beat."""
-    run(1)  # the first run of a kernel is not like the others
+    """The number of windows per pass: doubled from 1, up to `limit`, as long as that makes a window faster.
+
+    Args:
+        run: `run(n)` encodes n windows in one pass.
+        limit: the largest number allowed.
+        device: where it runs.
+    """
+    run(1)  # the first run of a kernel takes longer
     best = 1
     while best * 2 <= limit:
         pairs = [[seconds_per_window(run, count, device) for count in (best, best * 2)] for _ in range(TRIALS)]
@@ -65,7 +71,7 @@ def fastest_windows_per_pass(run: Callable[[int], object], *, limit: int, device
 
 
 def seconds_per_window(run: Callable[[int], object], count: int, device: torch.device) -> float:
-    """Wall time of one pass of `count` windows, by the window."""
+    """Wall time of one pass of `count` windows, in seconds per window."""
     if device.type != "cpu":
         torch.accelerator.synchronize()
     begin = time.perf_counter()
@@ -81,12 +87,12 @@ class Budget:
 
     Attributes:
         config: what is left to the machine, and how much memory that may take.
-        decoder_layers: how many would keep keys and values.
-        window_bytes: what the graph of one full window keeps; 0 before it was measured.
-        windows_per_pass: the decision; 0 before.
-        compiled_shape: [N, w] of the passes that run compiled; None: not tried yet; empty: it cannot be done.
-        rehearsed: whether a training forward is over: from the second on, gradients and optimizer states exist, and
-            what is free then is free.
+        decoder_layers: number of layers whose cross-attention would keep keys and values.
+        window_bytes: bytes that the graph of one full window keeps; 0 before they are measured.
+        windows_per_pass: the decision; 0 before it is made.
+        compiled_shape: [N, w] of the passes that run compiled; None: not tried yet; empty: compilation failed.
+        rehearsed: whether a training forward is over. From the second on, gradients and optimizer states exist, so
+            memory that is free then stays free.
     """
 
     config: CachedConfig
@@ -98,7 +104,7 @@ class Budget:
     logged: bool = False  # the choice is logged once
 
     def choose_windows(self, run: Callable[[int], object], *, device: torch.device) -> int:
-        """Windows per pass, timed once: `run(n)` reads n windows in one pass. Needs `window_bytes`."""
+        """Windows per pass, timed once, with `run(n)` to encode n windows in one pass. Needs `window_bytes`."""
         if not self.windows_per_pass:
             room = self.config.memory_bytes or free_bytes(device) // 4
             limit = max(1, min(MAX_WINDOWS, room // self.window_bytes))
@@ -112,7 +118,7 @@ class Budget:
         """How many passes save their graph, and whether cross-attention keeps keys and values.
 
         Args:
-            sizes: full windows in each pass, as many as its tokens make up.
+            sizes: the size of each pass, in full windows.
             reserve: bytes that this step still needs for other things.
             projections: bytes of all keys and values.
             device: where the graphs are.

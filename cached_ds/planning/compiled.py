@@ -1,9 +1,9 @@
 """Compiled: torch.compile for the encoder's layers, where every full pass of windows has one shape.
 
 All layers of an encoder run the same code, so compiling the layer once (with and without a graph) serves all of them.
-Only passes of the one shape run compiled; the few others (the end of a document) run as they are, so nothing is ever
-compiled in mid-training. Whether it works at all is tried in the first forward, on tokens of the batch: if it does not,
-the reason is logged once and the encoder runs uncompiled.
+Only passes of the one shape run compiled; the few others (at the end of a document) run as they are, so nothing is ever
+compiled in mid-training. The first forward tries it on tokens of the batch. If it fails, the reason is logged once and
+the encoder runs uncompiled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 def try_compile(layers: Sequence[nn.Module], run: Callable[[], Tensor]) -> bool:
-    """Compile the layers in place and see `run()` through, forward, and forward and backward; False: not possible."""
+    """Compile the layers in place, and try `run()` without a graph, with one, and backward.
+
+    Returns False where torch.compile fails; the layers then run uncompiled.
+    """
     for layer in layers:
         layer.compile(backend=BACKEND, dynamic=False, fullgraph=True)
     try:
@@ -47,5 +50,5 @@ def undo(layers: Sequence[nn.Module]) -> None:
 
 
 def run_compiled(yes: bool) -> AbstractContextManager[object]:
-    """A context in which compiled layers run compiled, or as they are."""
+    """A context in which compiled layers run compiled (`yes`), or as they are."""
     return nullcontext() if yes else torch.compiler.set_stance("force_eager")

@@ -1,8 +1,8 @@
-"""Tuner: what an encoder decides before it reads a batch, where its config leaves that to the machine.
+"""Tuner: what an encoder decides before it encodes a batch, where its config leaves that to the machine.
 
-How many windows go through together, how many passes keep their graph, whether the layers can be compiled. Each
-measurement is made once, in the first forward, with full windows of the batch's own tokens and a random stream that is
-put back: results are those of a run without it.
+How many windows form a pass, how many passes save their graph, whether the layers can be compiled. Each measurement is
+made once, in the first forward, with full windows of the batch's own tokens. The generators are put back afterwards, so
+results are those of a run without it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Tuner:
     """The decisions for one batch.
 
     Attributes:
-        config: whether something is left to the machine.
-        budget: decisions that are made once; written here.
+        config: what is left to the machine.
+        budget: keeps the decisions that are made once.
         cutter: makes passes to measure with.
-        batch: whose tokens they hold.
-        encode: runs a pass.
-        encoder: the module that it runs through.
-        layers: of that module, to be compiled.
+        batch: whose tokens these passes hold.
+        encode: encodes a pass.
+        encoder: the module that does so.
+        layers: the encoder's layers, to be compiled.
     """
 
     config: CachedConfig
@@ -45,11 +45,14 @@ class Tuner:
 
     @property
     def device(self) -> torch.device:
-        """Where the encoder reads."""
+        """The device of the encoder's parameters."""
         return next(self.encoder.parameters()).device
 
     def prepare(self) -> int:
-        """Measure, time and compile, in the first forward; returns the number of windows per pass."""
+        """Measure, time and compile in the first forward; keep to what was decided in all others.
+
+        Returns the number of windows per pass.
+        """
         with ReplayRng(0, self.device).fork(0):
             if "auto" in (self.config.windows_per_pass, self.config.recompute):
                 self._measure_window()
@@ -80,10 +83,10 @@ class Tuner:
         return self.budget.choose_windows(lambda count: self._read(self._sample(count)), device=self.device)
 
     def _least_saved(self, parameters: Sequence[Tensor]) -> int:
-        """One pass, since backward begins with it and has room for one graph anyway.
+        """How many passes always save their graph: one, as backward begins with it and has room for one graph anyway.
 
-        None where that graph would hold more than itself: under the layer schedule the layers that are not at work,
-        under ZeRO-3 the gathered weights between forward and backward.
+        None where that graph would keep more than itself: under the layer schedule the graphs of the layers that are
+        not at work, under ZeRO-3 the gathered weights between forward and backward.
         """
         is_partitioned = any(hasattr(parameter, "ds_id") for parameter in parameters)
         return int(self.config.schedule == "window" and not is_partitioned)
@@ -97,7 +100,7 @@ class Tuner:
             self.budget.window_bytes = graph_bytes(lambda: self.encode(sample), list(self.encoder.parameters()))
 
     def _read(self, sample: EncoderPass) -> None:
-        """Read a pass; where the encoder learns, go back through it too, which costs something for every pass."""
+        """Encode a pass; if the encoder learns, run its backward too, whose cost also depends on the size of a pass."""
         states = self.encode(sample)
         if states.requires_grad:
             parameters = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
@@ -105,7 +108,7 @@ class Tuner:
             add_(zero_sums(parameters), found)
 
     def _compile(self, sample: EncoderPass) -> None:
-        # While it is tried, the layers run compiled for this shape.
+        # During the attempt, too, the layers run compiled for this shape.
         self.budget.compiled_shape = sample.inputs["input_ids"].shape
         if not try_compile(self.layers, lambda: self.encode(sample)):
             self.budget.compiled_shape = torch.Size()
