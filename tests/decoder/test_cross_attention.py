@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import oracle, tiny
 from helpers.compare import EXACT, gradients, worst_error
+from helpers.saved_bytes import SavedBytes
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import cached_ds.decoder.document_states
@@ -17,7 +18,6 @@ from cached_ds.decoder.cross_attention import Streamed
 from cached_ds.decoder.document_states import DocumentStates
 from cached_ds.decoder.tile_kernels import FlashCpu, Plain, kernel_for, merge_
 
-LENGTHS = (75, 30, 3)
 TILE = 16  # several tiles per document
 
 
@@ -49,7 +49,8 @@ def run(model, reference, batch, *, dropout=0.0, seed=7):
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_many_tiles_give_the_gradients_of_the_full_graph(family, dropout, side):
-    assert run(*pair(family, dropout=dropout), tiny.make_batch(family, LENGTHS, side=side), dropout=dropout) < EXACT
+    batch = tiny.make_batch(family, tiny.LENGTHS, side=side)
+    assert run(*pair(family, dropout=dropout), batch, dropout=dropout) < EXACT
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -57,14 +58,14 @@ def test_many_tiles_give_the_gradients_of_the_full_graph(family, dropout, side):
 def test_gradient_checkpointing_of_the_decoder(dropout, options):
     model, reference = pair(dropout=dropout)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options or None)
-    assert run(model, reference, tiny.make_batch("bart", LENGTHS), dropout=dropout) < EXACT
+    assert run(model, reference, tiny.make_batch("bart", tiny.LENGTHS), dropout=dropout) < EXACT
 
 
 def test_reentrant_checkpointing_is_refused():
     model, _ = pair()
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
     with pytest.raises(RuntimeError, match=r'would lose the gradient .*"use_reentrant": False'):
-        model(**tiny.make_batch("bart", LENGTHS))
+        model(**tiny.make_batch("bart", tiny.LENGTHS))
 
 
 def test_two_forwards_before_one_backward_with_checkpointing():
@@ -81,7 +82,7 @@ def test_two_forwards_before_one_backward_with_checkpointing():
 
 def test_a_retained_graph_and_gradients_of_a_few_tensors_leave_nothing_behind():
     model, reference = pair()
-    batch = tiny.make_batch("bart", LENGTHS)
+    batch = tiny.make_batch("bart", tiny.LENGTHS)
     loss = model(**batch).loss
     few = [model.get_decoder().layers[0].encoder_attn.k_proj.weight]
     torch.autograd.grad(loss, few, retain_graph=True)  # never asks for the gradient of H
@@ -110,17 +111,17 @@ def test_frozen_parts(frozen):
         for name, parameter in each.named_parameters():
             if f".{frozen}." in name:
                 parameter.requires_grad_(False)
-    assert run(model, reference, tiny.make_batch("bart", LENGTHS)) < EXACT
+    assert run(model, reference, tiny.make_batch("bart", tiny.LENGTHS)) < EXACT
 
 
 def test_the_loss_without_grad_is_streamed_too():
     model, reference = (each.eval() for each in pair())
-    batch, seen = tiny.make_batch("bart", LENGTHS), []
+    batch, seen = tiny.make_batch("bart", tiny.LENGTHS), []
     handle = model.get_decoder().layers[0].encoder_attn.out_proj.register_forward_hook(lambda *_: seen.append(True))
     with torch.no_grad(), _Shapes() as shapes:
         loss = model(**batch).loss
     handle.remove()
-    assert seen and not shapes.holding(6, max(LENGTHS))
+    assert seen and not shapes.holding(6, max(tiny.LENGTHS))
     assert abs(loss / oracle.loss(reference, batch, window=tiny.WINDOW) - 1) < EXACT
 
 
@@ -163,19 +164,11 @@ def kept_bytes(layers, *, length, dropout=0.0, stream=True):
     config.decoder_layers = layers
     model = attach(tiny.MODELS["bart"](config).train(), window=tiny.WINDOW, stream_cross_attention=stream)
     model.get_encoder().requires_grad_(False)  # what the encoder keeps is counted elsewhere
-    batch, sizes = tiny.make_batch("bart", (length,)), {}
-    known = {p.untyped_storage().data_ptr() for p in model.parameters()}
-
-    def note(tensor):
-        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        output = model(**batch)
-    states = output.encoder_last_hidden_state
-    sizes[states.untyped_storage().data_ptr()] = states.untyped_storage().nbytes()
+    with SavedBytes() as saved:
+        output = model(**tiny.make_batch("bart", (length,)))
+    saved.note(output.encoder_last_hidden_state)
     assert output.loss.requires_grad
-    return sum(size for address, size in sizes.items() if address not in known)
+    return saved.total(without=model.parameters())
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -200,12 +193,12 @@ def test_nothing_of_the_document_outlives_the_backward():
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_without_streaming_gradients_are_the_same(family):
-    assert run(*pair(family, stream_cross_attention=False), tiny.make_batch(family, LENGTHS)) < EXACT
+    assert run(*pair(family, stream_cross_attention=False), tiny.make_batch(family, tiny.LENGTHS)) < EXACT
 
 
 def test_the_loss_in_inference_mode():
     model, reference = (each.eval() for each in pair())
-    batch = tiny.make_batch("bart", LENGTHS)
+    batch = tiny.make_batch("bart", tiny.LENGTHS)
     expected = oracle.loss(reference, batch, window=tiny.WINDOW)
     with torch.inference_mode():
         inside = {name: value.clone() for name, value in batch.items()}

@@ -12,13 +12,13 @@ import torch
 import torch.distributed as dist
 from helpers import engines, tiny
 from helpers.compare import EXACT, gradient_error, gradients, worst_error
+from helpers.engines import FP32
+from helpers.saved_bytes import SavedBytes
 from peft import LoraConfig, get_peft_model
 
 from cached_ds import CachedConfig, attach, detach, fsdp
 from cached_ds.encoder.layered import Replayed
 
-LENGTHS = (75, 30, 3)
-LIMIT = 1e-5  # float32
 SETTINGS = {
     "default": {},
     "three-per-pass": {"windows_per_pass": 3},
@@ -44,7 +44,7 @@ def step(model, batch):
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_gradients_are_those_of_the_full_graph(family, dropout, setting):
     model = tiny.make_model(family, dropout=dropout, dtype=torch.float64)
-    batch = tiny.make_batch(family, LENGTHS)
+    batch = tiny.make_batch(family, tiny.LENGTHS)
     assert gradient_error(model, batch, random=dropout > 0, schedule="layer", **SETTINGS[setting]) < EXACT
 
 
@@ -53,7 +53,7 @@ def test_gradients_are_those_of_the_full_graph(family, dropout, setting):
 def test_every_attention_of_transformers(family, implementation):
     model = tiny.make_model(family, dtype=torch.float64)
     model.set_attn_implementation(implementation)
-    assert gradient_error(model, tiny.make_batch(family, LENGTHS), schedule="layer") < EXACT
+    assert gradient_error(model, tiny.make_batch(family, tiny.LENGTHS), schedule="layer") < EXACT
 
 
 @pytest.mark.parametrize("frozen", ["encoder.layers.0", "encoder.layers.1", "embed", "encoder"])
@@ -61,7 +61,7 @@ def test_a_partly_frozen_encoder(frozen):
     model = tiny.make_model("bart", dtype=torch.float64)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(frozen not in name)
-    assert gradient_error(model, tiny.make_batch("bart", LENGTHS), schedule="layer") < EXACT
+    assert gradient_error(model, tiny.make_batch("bart", tiny.LENGTHS), schedule="layer") < EXACT
 
 
 @pytest.mark.parametrize("frozen", ["block.0", "relative_attention_bias", "block.1", "shared"])
@@ -72,7 +72,7 @@ def test_a_partly_frozen_t5(frozen, recompute):
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(frozen not in name)
     settings = {"schedule": "layer", "recompute": recompute}
-    assert gradient_error(model, tiny.make_batch("t5", LENGTHS), random=True, **settings) < EXACT
+    assert gradient_error(model, tiny.make_batch("t5", tiny.LENGTHS), random=True, **settings) < EXACT
 
 
 def test_the_position_bias_is_summed_in_float32():
@@ -90,11 +90,11 @@ def test_the_position_bias_is_summed_in_float32():
 def test_gradient_checkpointing_changes_nothing():
     model = tiny.make_model("t5", dropout=0.1, dtype=torch.float64)
     model.gradient_checkpointing_enable()
-    assert gradient_error(model, tiny.make_batch("t5", LENGTHS), random=True, schedule="layer") < EXACT
+    assert gradient_error(model, tiny.make_batch("t5", tiny.LENGTHS), random=True, schedule="layer") < EXACT
 
 
 def test_lora_learns_the_same_under_both_schedules():
-    found, batch = [], tiny.make_batch("bart", LENGTHS)
+    found, batch = [], tiny.make_batch("bart", tiny.LENGTHS)
     for schedule in ("window", "layer"):
         model = tiny.make_model("bart", dropout=0.1, dtype=torch.float64)
         torch.manual_seed(1)
@@ -105,7 +105,7 @@ def test_lora_learns_the_same_under_both_schedules():
 
 
 def test_generation_is_that_of_the_window_schedule():
-    batch = tiny.make_batch("led", LENGTHS)
+    batch = tiny.make_batch("led", tiny.LENGTHS)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     models = [
         attach(tiny.make_model("led").eval(), window=tiny.WINDOW, schedule=schedule) for schedule in ("window", "layer")
@@ -118,7 +118,7 @@ def test_generation_is_that_of_the_window_schedule():
     "again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"]
 )
 def test_copies_learn_the_same(again):
-    model, batch = make(dropout=0.1), tiny.make_batch("bart", LENGTHS)
+    model, batch = make(dropout=0.1), tiny.make_batch("bart", tiny.LENGTHS)
     other = again(model)
     assert worst_error(step(model, batch), step(other, batch)) == 0
 
@@ -131,7 +131,7 @@ def test_detach_leaves_no_trace():
 
 
 def test_a_retained_graph_and_a_flip_of_mode():
-    model, batch = make(dropout=0.1), tiny.make_batch("bart", LENGTHS)
+    model, batch = make(dropout=0.1), tiny.make_batch("bart", tiny.LENGTHS)
     once = step(copy.deepcopy(model), batch)
     torch.manual_seed(7)
     loss = model(**batch).loss
@@ -152,16 +152,10 @@ def test_each_layer_keeps_its_input_only():
         config = tiny.make_config("bart", 0.0)
         config.encoder_layers = layers
         model = attach(tiny.MODELS["bart"](config).train(), window=tiny.WINDOW, schedule="layer")
-        sizes = {}
-
-        def note(tensor):
-            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        with SavedBytes() as saved:
             output = model.get_encoder()(input_ids=tiny.make_batch("bart", (length,))["input_ids"])
         assert output.last_hidden_state.requires_grad
-        return sum(sizes.values())
+        return saved.total()
 
     windows = (30, 60)
     growth = [kept(layers, 2 + windows[1] * 14) - kept(layers, 2 + windows[0] * 14) for layers in (2, 5)]
@@ -199,7 +193,7 @@ def test_each_pass_drops_layers_of_its_own(family):
     model = tiny.make_model(family, dropout=0.1, dtype=torch.float64)
     model.get_encoder().layerdrop = 0.5
     settings = {"schedule": "layer", "windows_per_pass": 2, "recompute": 1}
-    assert gradient_error(model, tiny.make_batch(family, LENGTHS), random=True, **settings) < EXACT
+    assert gradient_error(model, tiny.make_batch(family, tiny.LENGTHS), random=True, **settings) < EXACT
     assert model.get_encoder().layerdrop == 0.5
 
 
@@ -213,7 +207,7 @@ def test_parity_under_engines(zero_ranks, family, engine, dropout):
     errors = zero_ranks.run(
         engines.parity, family=family, engine=engine, dropout=dropout, schedule="layer", windows=(1, 7)
     )
-    assert max(errors) < LIMIT
+    assert max(errors) < FP32
 
 
 def drop_layers(model):
@@ -230,7 +224,7 @@ def freeze_the_lower_end(model):
 @pytest.mark.parametrize("engine", ["fsdp2", "zero3"])
 def test_changed_encoders_under_engines(zero_ranks, engine, change):
     options = {"family": "bart", "engine": engine, "dropout": 0.1, "schedule": "layer", "windows": (1, 7)}
-    assert max(zero_ranks.run(engines.parity, change=change, steps=2, accumulation=1, **options)) < LIMIT
+    assert max(zero_ranks.run(engines.parity, change=change, steps=2, accumulation=1, **options)) < FP32
 
 
 def gathered(layer, engine):

@@ -5,12 +5,12 @@ Every function here runs on a rank. SGD with a large step, so that a wrong gradi
 
 from __future__ import annotations
 
-import copy
-import math
+import functools
 
 import torch
 import torch.distributed as dist
 from helpers import oracle, tiny
+from helpers.compare import largest, worst_error
 from torch.distributed.tensor import DTensor
 
 LEARNING_RATE, CLIP = 0.5, 1.0
@@ -160,19 +160,6 @@ def make_engine(name, model, accumulation, clip=CLIP, **more):
     return {"plain": Plain, "ddp": Ddp, "fsdp2": Fsdp2}[name](model, accumulation, clip)
 
 
-def relative_errors(found, expected):
-    """Relative error of every parameter, in the Euclidean norm."""
-    assert found.keys() == expected.keys()
-    return {name: ((found[name] - expected[name]).norm() / expected[name].norm()).item() for name in expected}
-
-
-def worst(errors):
-    """The largest; `max` alone may pass over a NaN."""
-    errors = list(errors)
-    assert all(map(math.isfinite, errors)), errors
-    return max(errors)
-
-
 def parity(
     family, engine, dropout=0.0, *, steps=3, accumulation=3, windows=(1, 37), dtype=torch.float32, change=None,
     settings=None, clip=CLIP, **fields,
@@ -186,14 +173,25 @@ def parity(
     model = tiny.make_model(family, dropout=dropout, dtype=dtype)
     if change is not None:
         change(model)
-    reference = copy.deepcopy(model)
     attach(model, window=tiny.WINDOW, **fields)
+    shape = {"steps": steps, "accumulation": accumulation, "windows": windows}
+    work = documents(family, rank=dist.get_rank(), **shape)
+    losses, weights = train(make_engine(engine, model, accumulation, clip, **(settings or {})), work)
+    options = {"dtype": dtype, "change": change, "clip": clip, "per_pass": fields.get("windows_per_pass", 1)}
+    expected_losses, expected_weights = by_oracle(family, dropout, alone=engine == "plain", **shape, **options)
+    gaps = [abs(a - b) / abs(b) for a, b in zip(losses, expected_losses, strict=True)]
+    return largest([worst_error(weights, expected_weights), *gaps])
+
+
+@functools.cache
+def by_oracle(family, dropout, *, steps, accumulation, windows, dtype, change, clip, per_pass, alone):
+    """The oracle's losses and weights; no engine changes them, so a rank computes them once for all that it has."""
+    model = tiny.make_model(family, dropout=dropout, dtype=dtype)
+    if change is not None:
+        change(model)
     work = documents(family, rank=dist.get_rank(), steps=steps, accumulation=accumulation, windows=windows)
-    options = {"window": tiny.WINDOW, "per_pass": fields.get("windows_per_pass", 1), "random": dropout > 0}
-    found = train(make_engine(engine, model, accumulation, clip, **(settings or {})), work)
-    expected = train(Oracle(reference, accumulation, clip, alone=engine == "plain", **options), work)
-    losses = [abs(a - b) / abs(b) for a, b in zip(found[0], expected[0], strict=True)]
-    return worst([*relative_errors(found[1], expected[1]).values(), *losses])
+    options = {"window": tiny.WINDOW, "per_pass": per_pass, "random": dropout > 0}
+    return train(Oracle(model, accumulation, clip, alone=alone, **options), work)
 
 
 def train(engine, work):

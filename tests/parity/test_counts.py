@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers import engines, tiny
-from torch.utils._python_dispatch import TorchDispatchMode
+from probes.collectives import Collectives
 
 from cached_ds import attach
 from cached_ds.decoder import chunked_loss as loss
 
-GATHERS = ("_allgather_base_", "allgather_")
-REDUCTIONS = ("allreduce_", "_reduce_scatter_base_", "reduce_scatter_", "reduce_")
+GATHERS = ("all-gather",)
+REDUCTIONS = ("all-reduce", "reduce-scatter", "reduce")
 
 
 @pytest.mark.parametrize("recompute", ["all", 0, 2, 1000])
@@ -72,23 +72,11 @@ def test_each_gradient_is_accumulated_once_per_backward():
         assert fired == dict.fromkeys(dict(model.named_parameters()), backward)
 
 
-class CountCollectives(TorchDispatchMode):
-    """Counts what goes to the process group, whether Python or a C++ reducer sends it."""
-
-    def __init__(self):
-        super().__init__()
-        self.counts = collections.Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
-        if func.namespace == "c10d":
-            self.counts[func._opname] += 1
-        return func(*args, **(kwargs or {}))
-
-
 def collectives(engine, windows=(1, 1), targets=(6, 6), schedule="window"):
-    """Collectives of one step, by name; two steps go before, in which ZeRO-3 learns the order of the modules.
+    """Collectives of one step and their bytes, by kind.
 
-    Windows and target lengths are given per rank; a chunk of the loss has three positions.
+    Two steps go before, in which ZeRO-3 learns the order of the modules. Windows and target lengths are given per rank;
+    a chunk of the loss has three positions.
     """
     model = attach(tiny.make_model("bart"), window=tiny.WINDOW, schedule=schedule)
     settings = {"zero": engines.RELEASE} if engine == "zero3" else {}
@@ -98,14 +86,14 @@ def collectives(engine, windows=(1, 1), targets=(6, 6), schedule="window"):
         runner.step(step)
     (step,) = engines.documents("bart", steps=1, windows=windows, **shape)
     step[0]["labels"] = torch.randint(6, tiny.VOCABULARY, (2, targets[dist.get_rank()]))
-    with CountCollectives() as counter, pytest.MonkeyPatch.context() as patch:
+    with Collectives() as counter, pytest.MonkeyPatch.context() as patch:
         patch.setattr(loss, "LOGITS_PER_CHUNK", 3 * tiny.VOCABULARY)
         runner.step(step)
-    return counter.counts
+    return counter.found
 
 
-def total(counts, names):
-    return sum(counts[name] for name in names)
+def total(found, kinds):
+    return sum(found[kind]["count"] for kind in kinds if kind in found)
 
 
 @pytest.mark.parametrize(
@@ -120,10 +108,10 @@ def test_collectives_are_the_same_for_1_and_for_100_windows(zero_ranks, engine, 
     options = {"engine": engine, "schedule": schedule}
     few, many = (zero_ranks.run(collectives, windows=windows, **options) for windows in ((1, 1), (1, 100)))
     assert few == many
-    for counts in many:
-        assert total(counts, REDUCTIONS) >= 1
+    for found in many:
+        assert total(found, REDUCTIONS) >= 1
         # Encoder and decoder layers, in forward and in backward; ZeRO-1 and 2 gather the updated weights; DDP nothing.
-        assert total(counts, GATHERS) >= {"ddp": 0, "zero1": 1, "zero2": 1}.get(engine, 6)
+        assert total(found, GATHERS) >= {"ddp": 0, "zero1": 1, "zero2": 1}.get(engine, 6)
 
 
 @pytest.mark.parametrize("engine", ["ddp", "fsdp2", "zero1", "zero2", "zero3"])

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from helpers import tiny
+from helpers.compare import EXACT, gradients, worst_error
 
 from cached_ds import attach, detach
 from cached_ds.decoder import document_states as source
@@ -19,18 +20,13 @@ def on_gpu(batch):
     return {name: value.cuda() for name, value in batch.items()}
 
 
-def gradients(model, batch, *, autocast=False):
+def step(model, batch, *, autocast=False):
+    """The gradients of one batch."""
     torch.manual_seed(3)
     with torch.autocast("cuda", dtype=torch.bfloat16, enabled=autocast):
         loss = model(**on_gpu(batch)).loss
     loss.backward()
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-def worst(found, expected):
-    return max(
-        ((found[name] - value).norm() / value.norm().clamp_min(1e-12)).item() for name, value in expected.items()
-    )
+    return gradients(model)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -39,8 +35,8 @@ def test_gradients_equal_those_of_the_cpu(family):
     batch = tiny.make_batch(family, [100, 37])
     device_model = copy.deepcopy(model).cuda()
     model(**batch).loss.backward()
-    expected = {name: p.grad.cuda() for name, p in model.named_parameters() if p.grad is not None}
-    assert worst(gradients(device_model, batch), expected) < 1e-10  # float64: sums in another order
+    expected = {name: gradient.cuda() for name, gradient in gradients(model).items()}
+    assert worst_error(step(device_model, batch), expected) < EXACT
 
 
 @pytest.mark.parametrize("autocast", [False, True])
@@ -49,7 +45,7 @@ def test_recomputed_passes_drop_the_same_units_as_kept_ones(autocast):
     kept = attach(copy.deepcopy(model), window=tiny.WINDOW, recompute=1000).cuda()
     replayed = attach(model, window=tiny.WINDOW).cuda()
     tolerance = 2e-2 if autocast else 1e-5  # sums in another order: bfloat16 has 8 bits, float32 24
-    assert worst(gradients(replayed, batch, autocast=autocast), gradients(kept, batch, autocast=autocast)) < tolerance
+    assert worst_error(step(replayed, batch, autocast=autocast), step(kept, batch, autocast=autocast)) < tolerance
 
 
 def test_the_callers_generators_are_left_alone():
@@ -85,7 +81,7 @@ def test_offloaded_states_give_the_same_gradients(place, schedule, monkeypatch):
     offloaded = attach(model, window=tiny.WINDOW, offload=place, schedule=schedule).cuda()
     states = offloaded.get_encoder()(**{n: v for n, v in on_gpu(batch).items() if n != "labels"}).last_hidden_state
     assert states.device.type == "cpu" and states.is_pinned() == (place == "cpu")
-    assert worst(gradients(offloaded, batch), gradients(here, batch)) < 1e-10  # float64: sums in another order
+    assert worst_error(step(offloaded, batch), step(here, batch)) < EXACT
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -113,5 +109,5 @@ def test_streamed_attention_in_bf16_is_close_to_float32(dropout, monkeypatch):
     kept = attach(
         copy.deepcopy(detach(copy.deepcopy(model))), window=tiny.WINDOW, recompute="auto", memory_budget="1GB"
     )
-    narrow, other = (gradients(each, batch, autocast=True) for each in (model, kept))
-    assert worst(narrow, other) < 2e-2  # the same units dropped; bfloat16 has 8 bits
+    narrow, other = (step(each, batch, autocast=True) for each in (model, kept))
+    assert worst_error(narrow, other) < 2e-2  # the same units dropped; bfloat16 has 8 bits

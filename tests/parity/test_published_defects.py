@@ -104,7 +104,7 @@ def test_autocast(family):
 
 
 def test_batches_of_documents_and_several_windows_at_a_time():
-    model, batch = make(dropout=0.1), tiny.make_batch("bart", (75, 30, 3))
+    model, batch = make(dropout=0.1), tiny.make_batch("bart", tiny.LENGTHS)
     assert gradient_error(model, batch, random=True, windows_per_pass=4) < EXACT
     counters = model.get_encoder()._cached_ds.counters
     assert counters.windows_read == 6 + 2 + 1

@@ -13,8 +13,6 @@ from cached_ds import attach, detach
 from cached_ds.attachment import windowed_encoder
 from cached_ds.planning import compiled
 
-LENGTHS = (75, 30, 3)
-
 
 @pytest.fixture(autouse=True)
 def fresh():
@@ -33,7 +31,7 @@ def quick(monkeypatch):
 @pytest.mark.parametrize("family", ["bart", "mbart", "pegasus", "t5"])
 def test_gradients_are_those_of_the_full_graph(family):
     model = tiny.make_model(family, dtype=torch.float64)
-    assert gradient_error(model, tiny.make_batch(family, LENGTHS), compile=True, windows_per_pass=2) < EXACT
+    assert gradient_error(model, tiny.make_batch(family, tiny.LENGTHS), compile=True, windows_per_pass=2) < EXACT
     assert windowed_encoder(model)._cached_ds.budget.compiled_shape == (2, tiny.WINDOW)
 
 
@@ -46,7 +44,7 @@ def test_generated_code_drops_the_same_units_when_it_runs_again(monkeypatch):
         model = tiny.make_model("bart", dropout=0.1, dtype=torch.float64)
         attach(model, window=tiny.WINDOW, compile=True, recompute=recompute)
         torch.manual_seed(7)
-        model(**tiny.make_batch("bart", LENGTHS)).loss.backward()
+        model(**tiny.make_batch("bart", tiny.LENGTHS)).loss.backward()
         assert windowed_encoder(model)._cached_ds.budget.compiled_shape == (1, tiny.WINDOW)
         found.append(gradients(model))
     assert worst_error(*found) < EXACT
@@ -55,7 +53,7 @@ def test_generated_code_drops_the_same_units_when_it_runs_again(monkeypatch):
 def test_a_failure_is_told_once_and_the_encoder_runs_as_it_is(monkeypatch, caplog):
     monkeypatch.setattr(compiled, "BACKEND", failing_backend)
     model = tiny.make_model("bart", dropout=0.1, dtype=torch.float64)
-    batch = tiny.make_batch("bart", LENGTHS)
+    batch = tiny.make_batch("bart", tiny.LENGTHS)
     assert gradient_error(model, batch, random=True, compile=True) < EXACT
     model(**batch)
     messages = [record.message for record in caplog.records if record.name == "cached_ds.planning.compiled"]
@@ -72,14 +70,14 @@ def failing_backend(*_):
 def test_led_runs_as_it_is():
     """Its global attention asks the device for numbers, which no compiler can see through."""
     model = tiny.make_model("led", dtype=torch.float64)
-    assert gradient_error(model, tiny.make_batch("led", LENGTHS), compile=True) < EXACT
+    assert gradient_error(model, tiny.make_batch("led", tiny.LENGTHS), compile=True) < EXACT
     assert windowed_encoder(model)._cached_ds.budget.compiled_shape == ()
 
 
 @pytest.mark.usefixtures("quick")
 def test_detach_leaves_no_compiled_layer():
     model = attach(tiny.make_model("bart"), window=tiny.WINDOW, compile=True)
-    model(**tiny.make_batch("bart", LENGTHS))
+    model(**tiny.make_batch("bart", tiny.LENGTHS))
     layers = model.get_encoder().layers
     assert all(layer._compiled_call_impl is not None for layer in layers)
     detach(model)

@@ -17,7 +17,7 @@ from cached_ds.planning import budget
 from cached_ds.planning.budget import Budget, fastest_windows_per_pass, free_bytes, graph_bytes
 
 CPU = torch.device("cpu")
-BATCH = tiny.make_batch("bart", (75, 30, 3))  # 6 + 2 + 1 windows
+BATCH = tiny.make_batch("bart", tiny.LENGTHS)  # 6 + 2 + 1 windows
 
 
 def attached(dropout=0.0, **fields):

@@ -85,7 +85,7 @@ def test_a_full_disk_is_an_error_before_any_work(monkeypatch):
 @pytest.mark.parametrize("family", ["bart", "t5"])
 def test_gradients_with_offload_are_those_of_the_full_graph(family, offload, recompute, tmp_path):
     model = tiny.make_model(family, dropout=0.1, dtype=torch.float64)
-    reference, batch = copy.deepcopy(model), tiny.make_batch(family, (75, 30, 3))
+    reference, batch = copy.deepcopy(model), tiny.make_batch(family, tiny.LENGTHS)
     attach(model, window=tiny.WINDOW, offload=offload, offload_folder=str(tmp_path), recompute=recompute)
     torch.manual_seed(7)
     output = model(**batch)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
-from helpers import engines, tiny
+from helpers import tiny
+from helpers.compare import worst_error
 from lab import workshop
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_callback import ProgressCallback
@@ -120,4 +121,4 @@ def test_label_smoothing_is_that_of_transformers_without_its_logits(folder, tmp_
     assert len(calls) == len(trainer.get_eval_dataloader()), "in evaluation only"
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     # float32: sums of the logits' size in another order.
-    assert engines.worst(engines.relative_errors(found, expected).values()) < 1e-5
+    assert worst_error(found, expected) < 1e-5
