@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.rank_pool import Ranks
+from helpers.rank_pool import RankPool
 from lab import workshop
 from lab.hosts import two_hosts
+from lab.launched_pool import Pools
 from torch.utils.cpp_extension import get_default_build_root
 
 BUILD_SECONDS = 300  # DeepSpeed compiles its shared-memory op once per machine: 45 s on two idle cores
@@ -29,7 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked `slow` too")
 
 
+@pytest.hookimpl(trylast=True)  # after pytest has put its own order in place
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=launcher_of)
     for item in items:
         if "zero_ops" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(BUILD_SECONDS + 120))
@@ -41,14 +44,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+def launcher_of(item: pytest.Item) -> str:
+    """Tests on a launcher's ranks come last, those of one launcher one after another: its ranks start only once."""
+    return item.callspec.params["launcher"] if "launched" in getattr(item, "fixturenames", ()) else ""
+
+
 @pytest.fixture(scope="session")
 def ranks():
     """Two gloo processes; started by the first test that runs something on them, ended with the session."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # DeepSpeed looks for ninja there
-        pool = Ranks()
+        pool = RankPool()
         yield pool
         pool.stop()
+
+
+@pytest.fixture(scope="session")
+def launched(zero_ops):  # noqa: ARG001
+    """`launched.run(launcher, function, **arguments)` on the two ranks of a launcher."""
+    pools = Pools()
+    yield pools
+    pools.stop()
 
 
 def remove_stale_locks():

@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch.distributed as dist
-from lab import workshop
-from lab.workshop import launch, launcher
+from helpers.repo import ROOT
+from lab import commands, workshop
+from lab.commands import launcher
+from lab.programs import PROGRAMS
 
 from cached_ds.doctor import Limits, examine
 from cached_ds.doctor.checks import clock, files, machine, network, software
@@ -149,7 +151,7 @@ def test_unknown_keys_of_an_accelerate_config(tmp_path, content, message):
 
 @pytest.mark.parametrize("name", ["fsdp.yaml", "fsdp_offload.yaml"])
 def test_the_shipped_accelerate_configs_are_known(name):
-    software.check_accelerate_config(str(workshop.ROOT / "ds_configs" / name))
+    software.check_accelerate_config(str(ROOT / "ds_configs" / name))
 
 
 # On two ranks: what is planted on rank 1 only, and what is said of it.
@@ -237,18 +239,6 @@ def test_a_rank_that_does_not_answer_is_named(ranks):
 
 # As users call it: two processes, faults that are really there.
 
-AT_HOME = """
-cd "$PLANT/home$RANK" || exit 3
-if [ "$RANK" = 1 ]; then
-  ulimit -n 256
-  if unshare --mount --map-root-user true; then
-    exec unshare --mount --map-root-user sh -c 'mount -t tmpfs -o size=1m tmpfs out && exec "$@"' sh "$@"
-  fi
-  echo "no mounts here"
-fi
-exec "$@"
-"""
-
 
 @pytest.fixture
 def homes(folder, tmp_path):
@@ -258,7 +248,6 @@ def homes(folder, tmp_path):
         workshop.write_documents(tmp_path / f"home{rank}" / "train.jsonl", (5, 9), seed=rank)
         (tmp_path / f"home{rank}" / "ds.json").write_text(json.dumps({"zero_optimisation": {"stage": 2}}))
     shutil.copy(folder / "validation.jsonl", tmp_path / "home0")
-    (tmp_path / "at_home.sh").write_text(AT_HOME)
     return tmp_path
 
 
@@ -266,8 +255,8 @@ def homes(folder, tmp_path):
 def test_real_faults_under_torchrun(homes):
     words = ["--config_name", "tiny-bart", "--train_file", "train.jsonl", "--validation_file", "validation.jsonl"]
     words += ["--deepspeed", "ds.json", "--output_dir", "out"]
-    command = [*launcher("torchrun"), "--no-python", "sh", homes / "at_home.sh", "cached-ds", "doctor"]
-    done = launch([*command, "--min_disk", "2MiB", *words], PLANT=str(homes))
+    command = [*launcher("torchrun"), "--no-python", "sh", PROGRAMS / "at_home.sh", "cached-ds", "doctor"]
+    done = commands.run([*command, "--min_disk", "2MiB", *words], PLANT=str(homes))
     assert done.returncode == 1, done.stdout
     for words in (
         "missing here, but not everywhere: validation.jsonl",
@@ -287,7 +276,7 @@ def test_real_faults_under_torchrun(homes):
 def test_a_healthy_pair_under_deepspeed(folder, tmp_path):
     command = [*launcher("deepspeed"), "--no_python", "cached-ds", "doctor", "--min_disk", "1MiB", "--min_memory", 1]
     command += ["--min_bandwidth", 0.1, "--max_latency", 1000]
-    done = launch([*command, *workshop.flags(folder, tmp_path / "out")])
+    done = commands.run([*command, *workshop.flags(folder, tmp_path / "out")])
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("cached-ds doctor: 2 ranks on 1 host") == 1, "rank 0 alone speaks"
     assert sum(line.startswith("healthy") for line in done.stdout.splitlines()) == 1, "so does the verdict"

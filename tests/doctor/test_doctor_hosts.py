@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from helpers.repo import ROOT
 from lab import host_scripts
 from lab.slow import slow_but
 
 pytestmark = pytest.mark.timeout(200)
-TRAIN = f"sys.path.insert(0, {str(ROOT / 'launch')!r})\nimport train\ntrain.main(sys.argv[1:])\n"
 LIMITS = ["--min_memory", "1MiB", "--min_disk", "1MiB"]
 
 
 def examined(hosts, script, folder):
-    commands, environment = host_scripts.prepare(hosts, script, ["doctor", *LIMITS], folder=folder, train=TRAIN)
+    commands, environment = host_scripts.prepare(hosts, script, ["doctor", *LIMITS], folder=folder)
     found = hosts.run(commands, timeout=100, **environment)
     assert not any(each.survivors for each in found)
     return [each.returncode for each in found], "".join(each.output for each in found)

@@ -6,9 +6,9 @@ import copy
 import math
 
 import torch
-from helpers import oracle, tiny
 
 from cached_ds import CachedConfig, attach
+from helpers import oracle, tiny
 
 # Sums of some 10**4 float64 products (1e-16 each) in another order give 1e-13 or so; 1e-10 leaves room for the softmax,
 # and is far below the 1e-7 of anything that happens in float32 by mistake.

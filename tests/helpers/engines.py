@@ -9,9 +9,10 @@ import functools
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+
 from helpers import oracle, tiny
 from helpers.compare import largest, worst_error
-from torch.distributed.tensor import DTensor
 
 LEARNING_RATE, CLIP = 0.5, 1.0
 # Weights are rounded to float32 (6e-8) at every step, and sums of 10**3 gradients come in another order: 1e-6 at most.

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from cached_ds.ranks.mpi import free_port
+
 WORLD = 2
 
 
@@ -24,14 +26,8 @@ class RankError(AssertionError):
     """A rank failed or did not answer in time."""
 
 
-def _serve(rank, world, store, pipe):
-    """A rank's life: join the group, answer requests until told to stop."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "LOCAL_SIZE": str(world), "DS_ACCELERATOR": "cpu"}
-    import torch
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+def serve(pipe):
+    """Answer requests until told to stop."""
     while (request := pipe.recv()) is not None:
         function, arguments = request
         try:
@@ -39,29 +35,32 @@ def _serve(rank, world, store, pipe):
         except BaseException:
             pipe.send(("failed", traceback.format_exc()))
             raise
+
+
+def _live(rank, world, store, port, pipe):
+    """A rank's life: join the group, serve, leave the group."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_SIZE": str(world)}
+    os.environ |= {"DS_ACCELERATOR": "cpu"}
+    import torch
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    serve(pipe)
     dist.barrier()
     dist.destroy_process_group()
 
 
-class Ranks:
-    """The pool; started when it is first needed."""
+class RankPool:
+    """Ranks that are started when they are first needed: `start`, `death`, `kill` and `stop` say how."""
 
     def __init__(self, world=WORLD):
         self.world, self.processes, self.pipes = world, [], []
 
-    def _start(self):
-        context, store = get_context("spawn"), Path(tempfile.mkdtemp()) / "store"
-        for rank in range(self.world):
-            here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, self.world, store, there), daemon=True)
-            process.start()
-            self.processes.append(process)
-            self.pipes.append(here)
-
     def run(self, function, *, timeout=100, **arguments):
         """Results of `function(**arguments)` on every rank."""
-        if not self.processes:
-            self._start()
+        if not self.pipes:
+            self.start()
         for pipe in self.pipes:
             pipe.send((function, arguments))
         try:
@@ -86,11 +85,25 @@ class Ranks:
         try:
             kind, value = pipe.recv()
         except EOFError:
-            self.processes[rank].join(5)
-            raise RankError(f"rank {rank} died with exit code {self.processes[rank].exitcode}") from None
+            raise RankError(f"rank {rank} {self.death(rank)}") from None
         if kind == "failed":
             raise RankError(f"rank {rank}:\n{value}")
         return value
+
+    def start(self):
+        """Start all ranks."""
+        context, store, port = get_context("spawn"), Path(tempfile.mkdtemp()) / "store", free_port()
+        for rank in range(self.world):
+            here, there = context.Pipe()
+            process = context.Process(target=_live, args=(rank, self.world, store, port, there), daemon=True)
+            process.start()
+            self.processes.append(process)
+            self.pipes.append(here)
+
+    def death(self, rank):
+        """What became of a rank that does not speak any more."""
+        self.processes[rank].join(5)
+        return f"died with exit code {self.processes[rank].exitcode}"
 
     def kill(self):
         """End all ranks at once."""
@@ -106,3 +119,6 @@ class Ranks:
         for process in self.processes:
             process.join(20)
         self.kill()
+
+
+Ranks = RankPool  # as benchmarks/parity.py calls it

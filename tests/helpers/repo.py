@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+TRAIN = ROOT / "launch" / "train.py"
 FOLDERS = ("cached_ds", "launch", "ds_configs", "tests", "benchmarks")
 BINARY = {".png", ".parquet", ".arrow", ".gz"}
 

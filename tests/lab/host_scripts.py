@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from lab import launchers
+from helpers.repo import TRAIN
+
+from cached_ds.ranks.mpi import free_port
+from lab import launch_copy
 from lab.running import BIN
-from lab.workshop import ROOT, free_port
 
 PER_HOST = {
     "torchrun.sh": [2, 1, "MASTER"],
@@ -14,9 +16,9 @@ PER_HOST = {
 ONCE = {"mpirun.sh": [2]}  # it reaches the other host itself
 
 
-def prepare(hosts, script, words, *, folder, train):
+def prepare(hosts, script, words, *, folder, train=TRAIN):
     """The commands that run a script with these words, one per host or one in all, and their environment."""
-    launchers.prepare(folder, train=f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\n{train}")
+    launch_copy.prepare(folder, train=train)
     (folder / "hosts").write_text("".join(f"{name} slots=1\n" for name in hosts.names), encoding="utf-8")
     environment = {
         "CACHED_DS_BIN": str(BIN), "CACHED_DS_INTERFACE": hosts.interface, "HOSTFILE": str(folder / "hosts"),

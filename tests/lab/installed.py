@@ -11,9 +11,10 @@ from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 from helpers.repo import ROOT
-from lab import workshop
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from lab import commands
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -56,4 +57,4 @@ def site_packages(folder: Path, *extras: str) -> Path:
 def run(site: Path, *words: object):
     """Run a program with these packages; -S keeps out those that are really installed."""
     path = ":".join(map(str, (site, ROOT, ROOT / "tests")))
-    return workshop.launch([sys.executable, "-S", *words], PYTHONPATH=path)
+    return commands.run([sys.executable, "-S", *words], PYTHONPATH=path)

@@ -1,24 +1,19 @@
 """What users already have, on an attached model: a plain Accelerator loop, and the plain Seq2SeqTrainer.
 
-A script for two ranks under any launcher: `plain_users.py FOLDER OUTPUT {loop|trainer} [DEEPSPEED_JSON]`. Saves the
-model to OUTPUT and prints `losses: [...]`, the losses as they are shown to the user.
+For two ranks under any launcher. Both save the model to `output` and return the losses as they are shown to the user.
 """
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
-from lab import workshop
 from torch.utils.data import DataLoader
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 import cached_ds
 from cached_ds.data import DataArguments, WholeDocumentCollator, load_splits, tokenize_splits
-from cached_ds.leaving import leave
+from lab import workshop
 
 ACCUMULATION = 3
 
@@ -32,7 +27,7 @@ def material(folder):
     return cached_ds.attach(model, window=workshop.WINDOW), splits["train"], WholeDocumentCollator(tokenizer)
 
 
-def loop(folder):
+def loop(folder, output):
     """A training loop with Accelerator.prepare and gradient accumulation."""
     config = DataLoaderConfiguration(use_seedable_sampler=True)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=ACCUMULATION, dataloader_config=config)
@@ -52,10 +47,11 @@ def loop(folder):
                 optimizer.zero_grad()
             losses.append(accelerator.gather(loss.detach().reshape(1)).mean().item())
     steps = torch.tensor(losses).reshape(workshop.STEPS, ACCUMULATION)
-    return accelerator.unwrap_model(wrapped), steps.mean(dim=1).tolist()
+    accelerator.unwrap_model(wrapped).save_pretrained(output, is_main_process=accelerator.is_main_process)
+    return steps.mean(dim=1).tolist()
 
 
-def trainer(folder, output, deepspeed):
+def trainer(folder, output, deepspeed=None):
     """Transformers' own Seq2SeqTrainer."""
     arguments = Seq2SeqTrainingArguments(
         output_dir=output, use_cpu=True, per_device_train_batch_size=1, gradient_accumulation_steps=ACCUMULATION,
@@ -69,18 +65,3 @@ def trainer(folder, output, deepspeed):
     run.train()
     run.save_model()
     return [row["loss"] for row in run.state.log_history if "loss" in row]
-
-
-def main(folder, output, kind, deepspeed=None):
-    """Run one kind and leave its model in `output`."""
-    if kind == "loop":
-        model, losses = loop(Path(folder))
-        model.save_pretrained(output, is_main_process=Accelerator().is_main_process)
-    else:
-        losses = trainer(Path(folder), output, deepspeed)
-    print(f"losses: {losses}", flush=True)
-    leave()
-
-
-if __name__ == "__main__":
-    main(*(word for word in sys.argv[1:] if not word.startswith("--local_rank")))  # DeepSpeed's launcher adds it

@@ -10,19 +10,9 @@ from pathlib import Path
 import pytest
 from lab import hosts as hosts_module
 from lab import running
+from lab.programs import PROGRAMS
 
-SERVER = (
-    "import socket; s = socket.create_server(('0.0.0.0', 5000)); c, peer = s.accept(); print(peer[0], len(c.recv(9)))"
-)
-CLIENT = """
-import socket, sys, time
-for _ in range(100):
-    try:
-        socket.create_connection((sys.argv[1], 5000)).sendall(b'hello')
-        break
-    except OSError:
-        time.sleep(0.05)
-"""
+WIRE = [sys.executable, PROGRAMS / "wire.py"]
 
 
 @pytest.fixture
@@ -45,7 +35,7 @@ def test_each_host_has_a_name_an_address_and_shared_memory_of_its_own(isolated):
 
 
 def test_they_reach_each_other_by_name(hosts):
-    found = hosts.run([[sys.executable, "-c", SERVER], [sys.executable, "-c", CLIENT, hosts.names[0]]])
+    found = hosts.run([[*WIRE, "receive"], [*WIRE, "send", hosts.names[0], 5]])
     (peer, length), _ = outputs(found)
     assert length == "5"
     assert peer == hosts.addresses[1] or not hosts.isolated
@@ -58,14 +48,11 @@ def test_the_agent_runs_a_command_on_the_host_that_it_is_given(isolated):
 
 
 def test_a_slow_link_is_slow(isolated):
-    send = "import socket, sys; c = socket.create_connection((sys.argv[1], 5000)); c.sendall(bytes(480_000))"
-    receive = "import socket; c, _ = socket.create_server(('0.0.0.0', 5000)).accept()\nwhile c.recv(9000): pass"
-    retry = f"for _ in $(seq 99); do {sys.executable} -c '{send}' host0 2>/dev/null && exit; sleep 0.1; done; exit 1"
     with isolated.slow_link() as slowed:
         if not slowed:
             pytest.skip("this kernel has neither netem nor tbf")
         begin = time.monotonic()
-        outputs(isolated.run([[sys.executable, "-c", receive], ["sh", "-c", retry]]))
+        outputs(isolated.run([[*WIRE, "receive"], [*WIRE, "send", isolated.names[0], 480_000]]))
         assert time.monotonic() - begin > 0.4  # 480,000 bytes at 8 Mbit/s: 0.48 s
 
 
@@ -86,8 +73,7 @@ def test_without_namespaces_there_are_loopback_addresses(monkeypatch):
 
 
 def test_nothing_is_left_when_the_tests_are_killed(isolated):  # noqa: ARG001
-    script = "import os, hosts\nwith hosts.two_hosts() as h:\n h.start(0, ['sleep', '1236'])\n os.kill(os.getpid(), 9)"
-    done = running.Running([sys.executable, "-c", script]).finish(60)
+    done = running.Running([sys.executable, PROGRAMS / "abandoned_hosts.py"]).finish(60)
     assert done.returncode == -9
     time.sleep(0.2)
     assert not [line for line in subprocess.check_output(["ps", "ax"], text=True).splitlines() if "sleep 1236" in line]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from lab import workshop
-from lab.workshop import ROOT, flags, launch, launcher
+from helpers.repo import ROOT, TRAIN
+from lab import commands, training, workshop
+from lab.workshop import flags
 
-TRAIN = ROOT / "launch" / "train.py"
-TOLERANCE = 1e-5  # float32: sums of the two ranks and of windows in another order
 RUNS = {
     "torchrun": ("torchrun", {}),
     "zero1": ("deepspeed", {"deepspeed": ROOT / "ds_configs/zero1.json"}),
@@ -24,13 +23,12 @@ RUNS = {
 pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("zero_ops")]
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_every_config_trains_like_full_backpropagation(name, folder, expected, tmp_path):
-    kind, changes = RUNS[name]
-    done = launch([*launcher(kind), TRAIN, *flags(folder, tmp_path, **changes)])
-    assert done.returncode == 0, done.stdout
+@pytest.mark.parametrize(("launcher", "name"), [(launcher, name) for name, (launcher, _) in RUNS.items()])
+def test_every_config_trains_like_full_backpropagation(launched, launcher, name, folder, expected, tmp_path):
+    _, changes = RUNS[name]
+    launched.run(launcher, training.run, words=flags(folder, tmp_path, **changes))
     weights, _ = expected
-    assert workshop.worst_error(tmp_path, weights) < TOLERANCE
+    assert workshop.saved_error(tmp_path, weights) < workshop.TOLERANCE
     for file in ("train_results.json", "all_results.json", "trainer_state.json", "training.png", "model.safetensors"):
         assert (tmp_path / file).is_file(), f"{name} did not write {file}"
 
@@ -43,7 +41,7 @@ def test_one_process_and_a_recipe_with_evaluation(folder, tmp_path):
     more |= {"--test_file": str(folder / "validation.jsonl"), "--max_target_length": "12"}
     lines = [f"{name.removeprefix('--')}: {value}" for name, value in (pairs | more).items()]
     recipe.write_text("\n".join(lines), encoding="utf-8")
-    done = launch(["python", TRAIN, recipe, "--num_beams", 2])
+    done = commands.run(["python", TRAIN, recipe, "--num_beams", 2])
     assert done.returncode == 0, done.stdout
     assert "document 2 (35 tokens)" in done.stdout  # the third sample: 33 words and their frame
     assert len((tmp_path / "out/generated_predictions.txt").read_text().splitlines()) == 4

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 from lab import host_scripts
+from lab.programs import PROGRAMS
 from lab.slow import slow_but
 
-TRAIN = "from lab import failing_rank\nfailing_rank.main(sys.argv[-1])\n"
-LISTENER = "import socket, sys, time; s = socket.create_server(('', int(sys.argv[1]))); time.sleep(600)"  # says nothing
+TRAIN = PROGRAMS / "failing_rank.py"
 HOST0 = r"rank 0 of 2 on host host0: "
 MISSING = HOST0 + r"rank 1 of 2 did not arrive within 3 s; those that did: rank 0 \(host host0\)"
 DIFFER = r"the ranks differ: --learning_rate is '0\.1' on rank 0 \(host host0\), '0\.2' on rank 1 \(host host1\)"
@@ -56,7 +56,7 @@ def test_a_rank_that_fails_ends_all_and_is_named(script, failure, hosts, tmp_pat
 @contextmanager
 def held_port(hosts, port):
     """A port of host 0 that a silent program has."""
-    held = hosts.start(0, [sys.executable, "-S", "-c", LISTENER, port])
+    held = hosts.start(0, [sys.executable, "-S", PROGRAMS / "silent_listener.py", port])
     try:
         waiting = f"until true > /dev/tcp/{hosts.names[0]}/{port}; do sleep 0.05; done"
         hosts.run([["bash", "-c", waiting]], timeout=20)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from lab import host_scripts, two_engines
+from lab import host_scripts, training
+from lab.programs import PROGRAMS
 
 from cached_ds.run.arguments import parse
 from cached_ds.run.build import build_data, build_model
 
 TOLERANCE = 1e-6
 STEPS = 3
-TRAIN = "from lab import two_engines\ntwo_engines.main(sys.argv[1:])\n"
 RUNS = {
     "torchrun.sh": ["zero2", "zero3"],
     "deepspeed_no_ssh.sh": ["zero2", "zero3"],
@@ -56,14 +56,15 @@ def single_host(model, zero_ranks, tmp_path_factory):
     """The losses under ZeRO-2 and ZeRO-3, with two ranks on this host."""
     output, stages = tmp_path_factory.mktemp("single"), ["zero2", "zero3"]
     words = flags(model_name_or_path=model)
-    zero_ranks.run(two_engines.train_each, output=str(output), engines=",".join(stages), words=words)
+    zero_ranks.run(training.run_engines, output=str(output), engines=stages, words=words)
     return {stage: losses(output / stage) for stage in stages}
 
 
 @pytest.mark.parametrize("script", RUNS)
 def test_losses_are_those_of_one_host(script, hosts, model, single_host, tmp_path):
     words = [tmp_path / "out", ",".join(RUNS[script]), *flags(model_name_or_path=model)]
-    commands, environment = host_scripts.prepare(hosts, script, words, folder=tmp_path, train=TRAIN)
+    train = PROGRAMS / "two_engines.py"
+    commands, environment = host_scripts.prepare(hosts, script, words, folder=tmp_path, train=train)
     for number, each in enumerate(hosts.run(commands, timeout=300, **environment)):
         assert each.returncode == 0, f"host {number}:\n{each.output}"
         assert not each.survivors

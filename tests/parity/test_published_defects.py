@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from helpers import engines, oracle, tiny, two_phase
+from helpers import engines, oracle, published_step, tiny
 from helpers.compare import EXACT, gradient_error, gradients, worst_error
 
 from cached_ds import attach
@@ -44,7 +44,7 @@ def ours(batches, *, dropout=0.0):
 def published(batches, *, dropout=0.0, fault=None):
     model = make(dropout)
     torch.manual_seed(7)
-    two_phase.step(model, batches, window=tiny.WINDOW, random=dropout > 0, fault=fault)
+    published_step.step(model, batches, window=tiny.WINDOW, random=dropout > 0, fault=fault)
     return gradients(model)
 
 

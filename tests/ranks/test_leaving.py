@@ -5,33 +5,15 @@ from __future__ import annotations
 import os
 
 import pytest
-from lab.workshop import launch, launcher
+from lab import commands
+from lab.programs import PROGRAMS
 
 from cached_ds import leaving
 
-# Exit handlers end with the first registered. Holding the group is what DeepSpeed does.
-SCRIPT = """
-import atexit, sys, time, torch, torch.distributed as dist
-from cached_ds.leaving import leave
-atexit.register(sys.stdout.write, "handlers ran\\n")
-dist.init_process_group("gloo")
-torch.held = dist.group.WORLD
-values = [torch.ones(1 << 20) for _ in range(8)]
-works = [dist.all_reduce(value, async_op=True) for value in values]
-for work in works:
-    work.wait()
-del values, works, work
-try:
-    leave()
-finally:
-    print("still here")
-"""
-
 
 @pytest.mark.timeout(100)
-def test_a_rank_ends_with_its_handlers_and_no_crash(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    done = launch([*launcher("torchrun"), tmp_path / "script.py"], timeout=80)
+def test_a_rank_ends_with_its_handlers_and_no_crash():
+    done = commands.run([*commands.launcher("torchrun"), PROGRAMS / "leaving_rank.py"], timeout=80)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("handlers ran") == 2
     assert "still here" not in done.stdout

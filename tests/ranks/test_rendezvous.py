@@ -14,11 +14,11 @@ from datetime import timedelta
 import pytest
 import torch
 import torch.distributed as dist
-from lab.workshop import free_port
 
 from cached_ds.provenance import facts as provenance
 from cached_ds.ranks import agreement
 from cached_ds.ranks.discovery import RankInfo
+from cached_ds.ranks.mpi import free_port
 from cached_ds.ranks.rendezvous import init_process_group
 
 pytestmark = pytest.mark.timeout(60)

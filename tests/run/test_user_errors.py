@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from lab.workshop import ROOT, flags, launch, launcher
+from helpers.repo import TRAIN
+from lab import commands
+from lab.workshop import flags
 
 from cached_ds.run.arguments import parse
-
-TRAIN = ROOT / "launch" / "train.py"
 
 
 def refused(folder, tmp_path, **changes):
@@ -63,11 +63,26 @@ def test_deepspeed_typo_is_found_before_any_work(folder, tmp_path):
     assert "zero_optimization" in refused(folder, tmp_path, deepspeed=config)
 
 
+@pytest.fixture(scope="module")
+def refused_runs(folder, tmp_path_factory):
+    """What became of runs of launch/train.py that only a rank at work can refuse, started together."""
+    output = tmp_path_factory.mktemp("refused")
+    broken, empty = output / "broken.jsonl", output / "empty.jsonl"
+    broken.write_text('{"text": "a b", "summary": "c"}\n{"text": "d"}\n', encoding="utf-8")
+    empty.write_text('{"text": "a b", "summary": "c"}\n{"text": "", "summary": "d"}\n', encoding="utf-8")
+    columns = {"text_column": "text", "summary_column": "summary"}
+    two_ranks = [*commands.launcher("deepspeed"), TRAIN]
+    runs = {
+        "two ranks": [*two_ranks, *flags(folder, output / "ranks", train_file=broken, **columns)],
+        "empty document": ["python", TRAIN, *flags(folder, output / "empty", train_file=empty)],
+        "window": ["python", TRAIN, *flags(folder, output / "window", window=128)],
+    }
+    return dict(zip(runs, commands.run_together(list(runs.values())), strict=True))
+
+
 @pytest.mark.timeout(200)
-def test_all_ranks_end_together_with_exit_code_2(folder, tmp_path):
-    (tmp_path / "broken.jsonl").write_text('{"text": "a b", "summary": "c"}\n{"text": "d"}\n', encoding="utf-8")
-    words = flags(folder, tmp_path / "out", train_file=tmp_path / "broken.jsonl", text_column="text")
-    done = launch([*launcher("deepspeed"), TRAIN, *words, "--summary_column", "summary"])
+def test_all_ranks_end_together_with_exit_code_2(refused_runs):
+    done = refused_runs["two ranks"]
     assert done.returncode == 2, done.stdout
     assert "Traceback" not in done.stdout
     assert done.stdout.count("train.py: error:") == 2, done.stdout
@@ -75,14 +90,13 @@ def test_all_ranks_end_together_with_exit_code_2(folder, tmp_path):
 
 
 @pytest.mark.timeout(200)
-def test_a_document_without_words_is_named(folder, tmp_path):
-    (tmp_path / "empty.jsonl").write_text('{"text": "a b", "summary": "c"}\n{"text": "", "summary": "d"}\n')
-    done = launch(["python", TRAIN, *flags(folder, tmp_path / "out", train_file=tmp_path / "empty.jsonl")])
+def test_a_document_without_words_is_named(refused_runs):
+    done = refused_runs["empty document"]
     assert done.returncode == 2 and "line 2" in done.stdout, done.stdout
 
 
 @pytest.mark.timeout(200)
-def test_a_window_that_the_model_cannot_read(folder, tmp_path):
-    done = launch(["python", TRAIN, *flags(folder, tmp_path / "out", window=128)])
+def test_a_window_that_the_model_cannot_read(refused_runs):
+    done = refused_runs["window"]
     assert done.returncode == 2, done.stdout
     assert "window=128 is refused; allowed is at most 64, the encoder's max_position_embeddings" in done.stdout

@@ -10,31 +10,28 @@ import shutil
 
 import pytest
 import torch
-from lab import workshop
-from lab.workshop import ROOT, flags, launch, launcher
+from helpers.repo import ROOT, TRAIN
+from lab import commands, training, workshop
+from lab.workshop import flags
 from transformers import AutoModelForSeq2SeqLM
 
-TRAIN = ROOT / "launch" / "train.py"
 ENGINES = {"zero2": ("deepspeed", {"deepspeed": ROOT / "ds_configs/zero2.json"}), "fsdp": ("fsdp", {})}
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("zero_ops")]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_resumed_run_ends_like_an_uninterrupted_one(engine, tmp_path):
+@pytest.mark.parametrize(("launcher", "engine"), [(launcher, engine) for engine, (launcher, _) in ENGINES.items()])
+def test_resumed_run_ends_like_an_uninterrupted_one(launched, launcher, engine, tmp_path):
     folder = workshop.build(tmp_path, dropout=0.1)
-    kind, changes = ENGINES[engine]
+    _, changes = ENGINES[engine]
     changes |= {"optim": "adamw_torch", "learning_rate": 0.01, "max_steps": 4, "gradient_accumulation_steps": 1}
     changes |= {"save_strategy": "steps", "save_steps": 2}
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    train(kind, flags(folder, whole, **changes))
+    launched.run(launcher, training.run, words=flags(folder, whole, **changes))
     shutil.copytree(whole / "checkpoint-2", resumed / "checkpoint-2")  # what is left after an interruption
-    train(kind, flags(folder, resumed, **changes, resume_from_checkpoint=True))
+    words = flags(folder, resumed, **changes, resume_from_checkpoint=True)
+    done = commands.run([*commands.launcher(launcher), TRAIN, *words])  # processes that know nothing of the first run
+    assert done.returncode == 0, done.stdout
     expected = AutoModelForSeq2SeqLM.from_pretrained(whole).state_dict()
     found = AutoModelForSeq2SeqLM.from_pretrained(resumed).state_dict()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-
-
-def train(kind, words):
-    done = launch([*launcher(kind), TRAIN, *words])
-    assert done.returncode == 0, done.stdout

@@ -1,7 +1,7 @@
-"""A rank that meets the others as launch/train.py does, and adds up numbers with them; rank 1 may fail.
+"""A train.py whose ranks meet as those of the real one do, and add up numbers; rank 1 may fail.
 
-The command line is FAILURE: `start` or `step` (killed before the ranks meet, or between two of their sums), `differ`
-(it is given another learning rate), `code` (it runs another train.py) or `none`.
+The last word of the command line is the failure: `start` or `step` (killed before the ranks meet, or between two of
+their sums), `differ` (it is given another learning rate), `code` (it runs another train.py) or `none`.
 """
 
 from __future__ import annotations
@@ -50,3 +50,7 @@ def main(failure):
             os.kill(os.getpid(), signal.SIGKILL)
         dist.all_reduce(torch.ones(1))
     leave()
+
+
+if __name__ == "__main__":
+    main(sys.argv[-1])
