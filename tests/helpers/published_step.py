@@ -5,8 +5,8 @@ each window again and send its rows of G through it. Without a fault this is exa
 is one of the published code, written anew here from its description.
 
 benchmarks/peers/ has two steps of the same order, and stays apart on purpose: those are mended and as lean as plain
-PyTorch allows, to be measured, but know neither faults nor dropout. This one is built of the oracle's parts, windows and
-random streams, so that a fault is all that sets it apart from the oracle.
+PyTorch allows, to be measured, but know neither faults nor dropout. This one is made of the oracle's windows and random
+streams, so that a fault is all that sets it apart from the oracle.
 """
 
 from __future__ import annotations
