@@ -1,4 +1,4 @@
-"""Evaluation: what comes out of a trained model.
+"""Evaluation: what a trained model produces.
 
-`metrics` scores summaries, `curves` draws a run, `summarize` reads text files.
+`metrics` scores summaries, `curves` draws the curves of a run, `summarize` summarizes text files.
 """

@@ -1,4 +1,4 @@
-"""Report: the curves of a training run as one picture, from the files that the Trainer writes."""
+"""Curves: those of a training run in one picture, from the files that the Trainer writes."""
 
 from __future__ import annotations
 

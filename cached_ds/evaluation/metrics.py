@@ -16,7 +16,11 @@ ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 def rouge(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Mean F1 x 100 of ROUGE-1, 2, L and Lsum (the last over sentences), keys as in `ROUGE_TYPES`."""
+    """Mean F1 x 100 of ROUGE-1, 2, L and Lsum (the last over sentences), keys as in `ROUGE_TYPES`.
+
+    Raises:
+        MissingExtra: rouge-score is not installed.
+    """
     scorer = _scorer()
     scores = [
         scorer.score(one_sentence_a_line(reference), one_sentence_a_line(prediction))
@@ -32,7 +36,7 @@ def _scorer() -> Any:
 
 
 def one_sentence_a_line(text: str) -> str:
-    """Sentences on lines of their own, which is how ROUGE-Lsum tells them apart."""
+    """The text with each sentence on a line of its own, which is how ROUGE-Lsum tells sentences apart."""
     return re.sub(r"(?<=[.!?])\s+", "\n", text.strip())
 
 
@@ -47,10 +51,12 @@ def summary_metrics(
 ) -> Callable[[EvalPrediction], dict[str, float]]:
     """A `compute_metrics` for the Trainer: ROUGE and the mean generated length `gen_len` in tokens.
 
-    With `facts`, for `keyfacts`, also `facts`: 100 x the share of facts that are reported in the right place.
+    Args:
+        tokenizer: decodes predictions and labels.
+        facts: whether to add `facts`, for `keyfacts`: 100 x the share of facts that are reported in the right place.
 
     Raises:
-        MissingExtra: rouge-score is not installed; here, and not after hours of training.
+        MissingExtra: rouge-score is not installed; raised here, not after hours of training.
     """
     _scorer()
 

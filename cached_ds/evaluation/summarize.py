@@ -1,4 +1,4 @@
-"""Summarize: whole text files through a trained model, one after another."""
+"""Summarize: whole text files by a trained model, one after another."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Provenance: what a run is made of: its code, versions and settings.
+"""Provenance: the code, versions and settings that a run is made of.
 
-`facts` reads them. The ranks compare them before a run (ranks/agreement.py), the doctor shows where they differ, and a
-run's report will name them.
+`facts` reads them. The ranks compare them before a run (ranks/agreement.py), and the doctor shows where they differ.
 """

@@ -1,7 +1,7 @@
 """Facts of a run: digests of its code, versions of its libraries, settings of its command line and config files.
 
-Settings are read from the command line as it stands, before it is parsed, so that a rank whose recipe is missing or
-broken still arrives where the ranks meet and is named there.
+Settings are read from the command line as it is, before it is parsed, so that a rank whose recipe is missing or broken
+still arrives where the ranks meet and is named there.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from cached_ds.settings.config_files import FILE_ENDINGS, read_mapping
 
 PACKAGE = Path(str(importlib.resources.files("cached_ds")))
 LIBRARIES = ("cached_ds", "torch", "transformers", "accelerate", "deepspeed", "datasets", "tokenizers")
-MAY_DIFFER = {"local_rank", "output_dir", "logging_dir", "offload_folder"}  # places on a node's own disks
+MAY_DIFFER = {"local_rank", "output_dir", "logging_dir", "offload_folder"}  # a rank's number, paths on a node's disks
 CONFIG_FLAGS = ("deepspeed", "deepspeed_config", "fsdp_config")
 ENVIRONMENT = ("ACCELERATE_", "FSDP_")  # how `accelerate launch` hands over its config file
-WHOLE = 2**23  # bytes of a file that is read from end to end; of a larger one, so many samples of so many bytes
+WHOLE = 2**23  # bytes up to which a file is read as a whole; of a larger one, so many samples of so many bytes
 SAMPLES, SAMPLE = 32, 2**18
 
 
 def facts(argv: Sequence[str], environ: Mapping[str, str], *, script: Path | None = None) -> dict[str, str]:
-    """All that the ranks of one run must have in common, by name.
+    """Everything that the ranks of one run must have in common, by name.
 
     Args:
         argv: the command line after the program's name.
         environ: the environment.
-        script: the program, whose text counts as the package's does.
+        script: the program, whose source is compared as the package's is.
     """
     found = {"the source code of cached_ds": digest_of_all(source_digests())}
     if script is not None and script.is_file():
@@ -57,7 +57,7 @@ def source_digests(*others: Path) -> dict[str, str]:
 
 
 def settings(argv: Sequence[str]) -> dict[str, str]:
-    """The command line and the recipe it begins with as names and values; flags win. Nothing is checked."""
+    """The command line, and the recipe it may begin with, as names and values; flags win. Nothing is checked."""
     found = _flat(argv[0]) if argv and argv[0].endswith(FILE_ENDINGS) else {}
     name = ""
     for word in argv[1:] if found else argv:
@@ -71,7 +71,10 @@ def settings(argv: Sequence[str]) -> dict[str, str]:
 
 
 def digest(path: Path) -> str:
-    """16 hexadecimal digits: of a small file's content; of a large file's size and of samples, the ends among them."""
+    """16 hexadecimal digits of a file.
+
+    They stand for its size and its content; for a large file, for its size and for samples, both ends among them.
+    """
     size = path.stat().st_size
     summary = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
@@ -85,7 +88,7 @@ def digest(path: Path) -> str:
 
 
 def digest_of_all(digests: Mapping[str, str]) -> str:
-    """16 hexadecimal digits for files given as names and digests."""
+    """16 hexadecimal digits for several files, given by name and digest."""
     return hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""Arguments: everything one training run is told, by flags or by a YAML or JSON recipe, as typed dataclasses.
+"""Arguments: all settings of one training run, by flags or by a YAML or JSON recipe, as typed dataclasses.
 
 train.py --config_name tiny-bart --dataset_name pysource --do_train ...
 train.py recipe.yaml --max_steps 10                      a recipe first; flags after it win
@@ -37,7 +37,7 @@ class ModelArguments:
     num_samples: int = flag("Show this many generated summaries at the end.", default=3)
 
     def __post_init__(self) -> None:
-        """Refuse what names no model, or two."""
+        """Refuse arguments that name no model or two, and numbers out of range."""
         if (self.model_name_or_path is None) == (self.config_name is None):
             raise ValueError("give either --model_name_or_path (pretrained) or --config_name (random weights)")
         if self.config_name is not None and is_shape(self.config_name):
@@ -52,7 +52,7 @@ class ModelArguments:
 
 
 def _command_line_type(config_field: dataclasses.Field[Any]) -> type:
-    """A field of several types is text on the command line: `CachedConfig` reads numbers in text."""
+    """The type of a field as a flag: text for a field of several types, in which `CachedConfig` reads numbers."""
     return {"int": int, "bool": bool}.get(str(config_field.type), str)
 
 
@@ -69,7 +69,7 @@ CachedArguments = dataclasses.make_dataclass(
 
 @dataclass(frozen=True)
 class Arguments:
-    """Everything that one run is told."""
+    """All settings of one run."""
 
     model: ModelArguments
     data: DataArguments
@@ -79,7 +79,7 @@ class Arguments:
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One sentence instead of the usage of all 250 flags."""
+        """Raise one sentence, instead of printing the usage of all flags."""
         raise ValueError(message)
 
 
@@ -89,17 +89,20 @@ def _parser() -> _Parser:
 
 
 def read_flags(argv: Sequence[str]) -> list[str]:
-    """The command line as flags in one spelling, a leading recipe opened; values are not looked at.
+    """The command line as flags in one spelling, with a leading recipe opened; their values are not checked.
 
     Raises:
-        ValueError: as `normalise`.
+        ValueError: what `normalise` refuses.
     """
     actions = _parser()._actions
     return normalise(argv, {name: tuple(action.choices or ()) for action in actions for name in action.option_strings})
 
 
 def parse(argv: Sequence[str]) -> Arguments:
-    """Read the command line.
+    """Read the command line, and fill in what follows from it.
+
+    `--use_cpu` is added where there is no accelerator; beams and length of generation come from `--num_beams` and the
+    target lengths; the keys of a DeepSpeed file are checked.
 
     Raises:
         ValueError: an unknown flag or recipe key (with the nearest known one), a value that is not allowed, a missing
@@ -111,7 +114,7 @@ def parse(argv: Sequence[str]) -> Arguments:
 
         deepspeed_keys.load(deepspeed_file)
     if not torch.accelerator.is_available():
-        flags.append("--use_cpu")  # without it every rank on such a machine believes that it is alone
+        flags.append("--use_cpu")  # without it every rank on such a machine takes itself to be alone
     model, data, cached, training = _parser().parse_args_into_dataclasses(flags)
     training.generation_num_beams = model.num_beams or training.generation_num_beams
     training.generation_max_length = (

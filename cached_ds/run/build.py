@@ -19,7 +19,7 @@ TOKENIZER_TRAINING_CHARACTERS = 20_000_000  # enough text for a vocabulary; a co
 
 
 def build_data(arguments: Arguments) -> tuple[DatasetDict, PreTrainedTokenizerBase]:
-    """Tokenised splits and their tokenizer; rank 0 prepares and caches, the others read its cache.
+    """Tokenized splits and their tokenizer; rank 0 prepares and caches them, the others read its cache.
 
     Raises:
         ValueError: what `load_splits` refuses; a split that is asked for but missing.
@@ -35,7 +35,7 @@ def build_data(arguments: Arguments) -> tuple[DatasetDict, PreTrainedTokenizerBa
 
 
 def build_tokenizer(arguments: Arguments, texts: DatasetDict) -> PreTrainedTokenizerBase:
-    """The tokenizer of the model, or, for a built-in shape without one, trained on the training text by rank 0.
+    """The tokenizer of the model or, for a built-in shape without one, one that rank 0 trains on the training text.
 
     Raises:
         ValueError: a tokenizer to train, but no training text.
@@ -68,7 +68,7 @@ def _some_text(documents: Dataset) -> Iterator[str]:
 
 
 def build_model(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The model, attached.
+    """The model of the run, attached.
 
     Raises:
         ValueError: what `attach` refuses.

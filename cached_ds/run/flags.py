@@ -1,4 +1,4 @@
-"""Command line: what the launchers and recipes spell differently, brought into one form for the argument parser."""
+"""Flags: the spellings of launchers and recipes, brought into one form for the argument parser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cached_ds.settings.unknown_names import unknown
 
 
 def normalise(argv: Sequence[str], known: Mapping[str, Collection[str]]) -> list[str]:
-    """Flags only: a leading recipe opened, `--deepspeed --deepspeed_config FILE` written as `--deepspeed FILE`.
+    """The command line as flags only: a leading recipe is opened, and DeepSpeed's spelling becomes `--deepspeed FILE`.
 
     Args:
         argv: the command line after the program's name.
@@ -34,7 +34,7 @@ def normalise(argv: Sequence[str], known: Mapping[str, Collection[str]]) -> list
 
 
 def without_local_rank(argv: Sequence[str]) -> list[str]:
-    """The command line without the --local_rank=N that DeepSpeed's launcher puts first; the environment says it too."""
+    """The command line without the --local_rank=N that DeepSpeed's launcher puts first; the environment has it too."""
     return [word for word in argv if not word.startswith("--local_rank=")]
 
 
@@ -69,7 +69,7 @@ def _as_flag(name: str, value: Any, allowed: Collection[str]) -> list[str]:
 
 
 def _one_deepspeed_flag(flags: list[str]) -> list[str]:
-    """DeepSpeed's own spelling has a bare `--deepspeed` beside `--deepspeed_config FILE`."""
+    """Join DeepSpeed's own spelling, a bare `--deepspeed` beside `--deepspeed_config FILE`, into `--deepspeed FILE`."""
     if not any(flag.split("=")[0] == "--deepspeed_config" for flag in flags):
         return flags
     followed = [*flags[1:], "--"]

@@ -1,7 +1,7 @@
-"""From which checkpoint a run goes on: the one it is told, or, after a launcher's restart, the last complete one.
+"""Checkpoints: a run resumes from the one it is given or, after a launcher's restart, from the last complete one.
 
-torchrun (`--max-restarts`) and SLURM (`--requeue`) run the same command again. A first start never goes on by itself
-from what an earlier run left in the folder; `--resume_from_checkpoint true` does.
+torchrun (`--max-restarts`) and SLURM (`--requeue`) run the same command again. A first start never resumes by itself
+from the checkpoints that an earlier run left in the folder; `--resume_from_checkpoint true` does.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ RESTART_COUNTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 
 
 def choose_checkpoint(training: TrainingArguments) -> str | bool | None:
-    """What `Trainer.train` takes as `resume_from_checkpoint`; all ranks call it and get the same.
+    """The `resume_from_checkpoint` for `Trainer.train`; all ranks call this and get the same.
 
-    Only some nodes count a restart, and a rank that was killed may have left a checkpoint half written: so a restart is
-    one if any rank says so, and a checkpoint is complete if it is on all ranks.
+    Only some nodes count a restart, and a killed rank may have left a half-written checkpoint. So a run counts as
+    restarted if any rank says so, and a checkpoint as complete if all ranks see it complete.
+
+    Returns the path of a checkpoint, True for the Trainer's own choice, or None for a first start.
     """
     asked = training.resume_from_checkpoint
     if asked is not None:
@@ -35,7 +37,7 @@ def choose_checkpoint(training: TrainingArguments) -> str | bool | None:
 
 
 def complete_steps(training: TrainingArguments) -> set[int]:
-    """The steps whose checkpoints are complete as far as this rank can see."""
+    """The steps whose checkpoints are complete, as far as this rank can see."""
     random_state = "rng_state.pth" if training.world_size == 1 else f"rng_state_{training.process_index}.pth"
     folders = Path(str(training.output_dir)).glob("checkpoint-*")
     return {

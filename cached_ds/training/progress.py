@@ -1,4 +1,4 @@
-"""Progress: the Trainer's progress bar, with what a long document costs: windows per step and tokens per second."""
+"""Progress: the Trainer's progress bar, with windows per step and tokens per second."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cached_ds.attachment import windowed_encoder
 class TokenProgressCallback(ProgressCallback):
     """Shows, for the last optimizer step of this rank, source tokens per second and the number of windows.
 
-    The counters live on the host (they count what is cut), so nothing waits for the device but the step itself.
+    The counters live on the host, where documents are cut, so reading them does not wait for the device.
     """
 
     def on_step_begin(self, *_: Any, **kwargs: Any) -> None:
-        """Remember where the counters stand."""
+        """Remember the time and the counters."""
         self.begin = (time.perf_counter(), *_counters(kwargs["model"]))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -1,16 +1,17 @@
-"""Orders documents so that all ranks have about the same number of tokens in every step.
+"""Sampler: documents in an order in which all ranks have about the same number of tokens in every step.
 
 In every step the ranks wait for the one with the most tokens. With random batches of documents whose lengths differ a
 hundredfold, most of the time is spent waiting; `make balance` simulates how much, and how much is left in this order.
 
 Per epoch:
 
-1. Sort the documents by length. Each length is jittered a little for that, so that a document does not meet the same
+1. Sort the documents by length. Each length is jittered a little first, so that a document does not meet the same
    others in every epoch.
-2. Take what is left over from whole steps out of the row, at a random place: that is the last step. accelerate fills it
-   with the epoch's first documents, so the epoch begins with the step that lay next to it, shortest documents first.
-3. Cut the others into steps of num_ranks * batch_size and shuffle the steps, but the one with the longest document
-   comes at once: so does a lack of memory.
+2. Take the documents that do not fill a whole step out of the sorted list, at a random place: they are the last step.
+   accelerate fills it up with the epoch's first documents, so the epoch begins with the step next to that place,
+   shortest documents first.
+3. Cut the others into steps of num_ranks * batch_size and shuffle the steps, except that the one with the longest
+   document comes next: if memory does not suffice, the run fails early.
 4. Deal a step's documents to the ranks, longest first, each to the rank with the fewest tokens.
 
 The order is global: accelerate's `BatchSamplerShard` gives batch number step * num_ranks + r to rank r. Ranks meet in
@@ -37,12 +38,15 @@ class LengthBalancedSampler(Sampler[int]):
         """Take the documents' token counts.
 
         Args:
-            lengths: Tokens of every document.
-            batch_size: Documents per rank and step.
-            num_ranks: Ranks that meet in every step.
-            seed: Of all that is random here.
-            jitter: By how much (standard deviation of the logarithm) lengths are changed before documents are sorted:
+            lengths: tokens of every document.
+            batch_size: documents per rank and step.
+            num_ranks: ranks that meet in every step.
+            seed: of all random choices.
+            jitter: by how much (standard deviation of the logarithm) lengths are changed before documents are sorted;
                 more gives a more random order and more waiting.
+
+        Raises:
+            ValueError: a number out of range.
         """
         for name, value in (("batch_size", batch_size), ("num_ranks", num_ranks)):
             if value < 1:
@@ -57,7 +61,7 @@ class LengthBalancedSampler(Sampler[int]):
         self.epoch = 0
 
     def __len__(self) -> int:
-        """Return the number of documents."""
+        """Number of documents."""
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
@@ -99,7 +103,10 @@ class LengthBalancedSampler(Sampler[int]):
         return first + steps, last
 
     def _deal(self, documents: list[int]) -> list[list[int]]:
-        """Hand `batch_size` documents to each rank, token sums as equal as greed makes them; smallest sum first."""
+        """Deal `batch_size` documents to each rank, with sums of tokens as equal as a greedy deal makes them.
+
+        The smallest sum comes first.
+        """
         hands: list[list[int]] = [[] for _ in range(self.num_ranks)]
         open_hands = [(0, rank) for rank in range(self.num_ranks)]
         for document in sorted(documents, key=self.lengths.__getitem__, reverse=True):

@@ -1,12 +1,4 @@
-"""`CachedSeq2SeqTrainer`: transformers' `Seq2SeqTrainer` for whole documents.
-
-What it adds to the plain one, which also works on an attached model:
-  - it attaches the model;
-  - documents are dealt to the ranks by length, so that no rank waits for another (sampler.py);
-  - FSDP2 by accelerate's settings works with tied embeddings, on the CPU too, and `save_model` writes the whole model;
-  - label smoothing in training needs no logits (chunked_loss.py);
-  - the progress bar shows tokens per second and windows.
-"""
+"""`CachedSeq2SeqTrainer`: transformers' `Seq2SeqTrainer` for whole documents."""
 
 from __future__ import annotations
 
@@ -29,16 +21,26 @@ PREFIX_COLUMN = "prefix_length"
 
 
 class CachedSeq2SeqTrainer(Seq2SeqTrainer):
-    """A `Seq2SeqTrainer` whose encoder reads whole documents; see the module's docstring.
+    """A `Seq2SeqTrainer` whose encoder reads whole documents.
+
+    The plain one also works on an attached model. This one adds:
+
+    - the model is attached;
+    - documents are dealt to the ranks by length, so that ranks wait less for each other, if the data set has a column
+      of lengths (`length_column_name`);
+    - FSDP2 by accelerate's settings works with tied embeddings and on the CPU, and `save_model` writes the whole model;
+    - label smoothing in training needs no logits;
+    - the progress bar shows tokens per second and windows.
 
     Args:
         model: a Hugging Face encoder-decoder, attached or not, not yet wrapped by an engine.
-        args: `Seq2SeqTrainingArguments`; engines are chosen as everywhere (`deepspeed`, `fsdp`, the launcher).
-        cached: how to cut and replay; None: the defaults, or the attached model's.
+        args: `Seq2SeqTrainingArguments`; engines are chosen as usual (`deepspeed`, `fsdp`, the launcher).
+        cached: how to cut and replay; None: the defaults, or what the model is attached with.
         **arguments: all other arguments of `Seq2SeqTrainer`.
 
     Raises:
-        ValueError: `cached` for a model that is attached already; what `attach` and the FSDP checks refuse.
+        ValueError: `cached` for a model that is attached already; what `attach` refuses; FSDP1, or FSDP that loads the
+            weights on rank 0 only.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class CachedSeq2SeqTrainer(Seq2SeqTrainer):
             fsdp.shard_for_accelerate(model, self.accelerator)
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Create the accelerator; with FSDP asked for, make sure that it is FSDP."""
+        """Create the accelerator; if FSDP is asked for, make sure that it is on."""
         super().create_accelerator_and_postprocess()
         asked = torch.distributed.is_initialized() and fsdp.is_requested(self.args.fsdp_plugin_args)
         if asked and not self.is_fsdp_enabled:
@@ -80,14 +82,18 @@ class CachedSeq2SeqTrainer(Seq2SeqTrainer):
         return (outputs[0], outputs) if return_outputs else outputs[0]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the whole model, also where checkpoints are sharded (the Trainer would write nothing then)."""
+        """Write the whole model, even where checkpoints are sharded; the plain Trainer would write nothing then.
+
+        Args:
+            output_dir: the folder; None: the run's own.
+        """
         if self.is_fsdp_enabled and not _internal_call:
             self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
         else:
             super().save_model(output_dir, _internal_call=_internal_call)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        """The length-balanced sampler, where the data set tells its lengths and no other strategy is asked for."""
+        """The length-balanced sampler, if the data set gives its lengths and no other strategy is asked for."""
         dataset: Any = self.train_dataset  # `train_dataset` comes without the columns that the model does not take
         column = self.args.length_column_name
         if self.args.train_sampling_strategy != "random" or column not in getattr(dataset, "column_names", []):
@@ -97,7 +103,7 @@ class CachedSeq2SeqTrainer(Seq2SeqTrainer):
         return LengthBalancedSampler(list(dataset[column]), batch_size=size, num_ranks=ranks, seed=seed)
 
     def _set_signature_columns_if_needed(self) -> None:
-        """Keep the prefix lengths, which the model takes although its signature does not tell."""
+        """Keep the prefix lengths, which the model takes although they are not in its signature."""
         super()._set_signature_columns_if_needed()
         columns: Any = self._signature_columns
         if PREFIX_COLUMN not in columns:
