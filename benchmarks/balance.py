@@ -19,6 +19,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -161,11 +162,6 @@ def plan(arguments: argparse.Namespace) -> list[tuple[str, int, int]]:
     ]
 
 
-def plot(rows: list[Row], path: Path) -> None:
-    """Idle share against ranks."""
-    plots.balance(rows, SAMPLERS, path)
-
-
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = flag_parser(__doc__)
@@ -188,6 +184,7 @@ def main() -> int:
     about = {"fixed_tokens": fixed_tokens, "lengths": {name: asdict(lengths) for name, lengths in DATA.items()}}
     write_json(arguments.output_dir / "balance.json", {**about, "rows": rows})
     print(f"fixed cost of a step: {fixed_tokens:.0f} tokens\n")
+    plot = partial(plots.balance, samplers=SAMPLERS)
     return Benchmark(name="balance", table=table, promises=promises, plot=plot).report(rows, arguments.output_dir)
 
 

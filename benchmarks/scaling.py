@@ -16,17 +16,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from harness.benchmark import Benchmark, add_trial_flags, flag_parser
 from harness.machine import Machine, all_cores
 from harness.runners import discover, make_runner
 from harness.trials import Trial
-from reports import scaling_plots
-from reports.results import Row
-from reports.scaling_report import failures, promises, table
-from reports.scaling_results import Scaling
+from reports import scaling_plots, scaling_report
 from subjects.shape import Shape
 from subjects.trainers import ALONE, COMPARED
 
@@ -135,11 +131,6 @@ def check(arguments: argparse.Namespace, *, launched: int) -> None:
         raise ValueError(f"--documents {documents} cannot be dealt evenly over --ranks {ranks}")
 
 
-def plot(rows: list[Row], path: Path) -> None:
-    """Speed, collectives and bytes against ranks."""
-    scaling_plots.draw(Scaling(rows), path)
-
-
 def main() -> int:
     """Measure, write, print; returns the exit code."""
     try:
@@ -151,7 +142,12 @@ def main() -> int:
     runner = make_runner(info, timeout=arguments.timeout)
     if runner.is_lead:
         benchmark = Benchmark(
-            name="scaling", plan=plan(arguments), table=table, notes=failures, promises=promises, plot=plot
+            name="scaling",
+            plan=plan(arguments),
+            table=scaling_report.table,
+            notes=scaling_report.failures,
+            promises=scaling_report.promises,
+            plot=scaling_plots.draw,
         )
         code = benchmark.measure(arguments, run=runner.run)
         runner.finish(code)

@@ -15,7 +15,6 @@ import argparse
 import statistics
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from harness.benchmark import Benchmark, add_trial_flags, flag_parser
@@ -146,11 +145,6 @@ def promises(rows: list[Row]) -> list[Promise]:
     return found
 
 
-def plot(rows: list[Row], path: Path, *, shape: Shape) -> None:
-    """Seconds against length, and relative to cached_ds."""
-    plots.speed(Results(rows), shape, path, model_seconds=model_seconds)
-
-
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = flag_parser(__doc__)
@@ -174,7 +168,7 @@ def main() -> int:
         table=partial(table, shape=shape),
         notes=partial(disturbed, threads=arguments.threads),
         promises=promises,
-        plot=partial(plot, shape=shape),
+        plot=partial(plots.speed, shape=shape, model_seconds=model_seconds),
     ).measure(arguments)
 
 

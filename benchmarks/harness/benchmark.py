@@ -33,7 +33,7 @@ class Benchmark:
     Attributes:
         name: of the make target and of the files that are written.
         table: rows -> the Markdown tables.
-        promises: rows -> what is held against them.
+        promises: rows -> the promises, each with its value.
         plot: draws rows into a file.
         notes: rows -> lines to print below the tables.
         plan: the trials, in the order in which they run.

@@ -16,8 +16,9 @@ from reports.results import Results, Row, tokens
 MARKERS = dict(zip(NAMES, "xsv^DPoph", strict=True))
 
 
-def speed(results: Results, shape: Shape, path: Path, *, model_seconds: Callable[..., float | None]) -> None:
+def speed(rows: list[Row], path: Path, *, shape: Shape, model_seconds: Callable[..., float | None]) -> None:
     """Seconds per step, and time relative to cached_ds."""
+    results = Results(rows)
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for variant in NAMES:
@@ -91,7 +92,7 @@ def _axes(axes: Any, results: Results, *, title: str, ylabel: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def balance(rows: list[Row], samplers: Sequence[str], path: Path) -> None:
+def balance(rows: list[Row], path: Path, *, samplers: Sequence[str]) -> None:
     """Idle share against ranks, a panel per data set: medians, and bars from the lowest to the highest."""
     names = list(dict.fromkeys(row["data"] for row in rows))
     figure = Figure(figsize=(3.2 * len(names), 3.6), layout="constrained")

@@ -15,14 +15,16 @@ from probes import collectives
 from probes.state_bytes import PARTS
 from subjects.trainers import ALONE, COMPARED, TITLES
 
+from reports.results import Row
 from reports.scaling_results import Counted, Scaling
 
 MARKERS = dict(zip(COMPARED, "os^Dv", strict=True))
 MIB = 2**20
 
 
-def draw(results: Scaling, path: Path) -> None:
-    """Draw speed, collectives, bytes sent and bytes held into one file."""
+def draw(rows: list[Row], path: Path) -> None:
+    """Speed, collectives, bytes sent and bytes held, against ranks."""
+    results = Scaling(rows)
     figure = Figure(figsize=(11, 8), layout="constrained")
     (speed, calls), (sent, memory) = figure.subplots(2, 2)
     _speed(speed, results)

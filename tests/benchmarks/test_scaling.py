@@ -19,7 +19,7 @@ from harness.runners import LaunchedRunner, LocalRunner
 from harness.trials import Trial
 from made_up import broken, rows_of
 from probes import collectives, state_bytes
-from reports import scaling_report
+from reports import scaling_plots, scaling_report
 from step_costs import costs_by_engine
 from subjects.trainers import ALONE, COMPARED
 
@@ -184,7 +184,7 @@ def test_tables_and_plot_say_what_was_measured(tmp_path):
     assert "| 2 | 2 | ZeRO-3 | 172.4 (172.4–172.4) | 190 | 0.980 | 0.951 | 0.951 |" in text
     assert "| 2 | DDP | measured | 2: 1 all-reduce, 1 broadcast | 0.2 | 0.2 (0.2) | 0.2 (0.2) | 0.4 (0.4) |" in text
     assert text.count("| counted, not timed |") == 10
-    scaling.plot(rows, tmp_path / "scaling.png")
+    scaling_plots.draw(rows, tmp_path / "scaling.png")
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
 
 

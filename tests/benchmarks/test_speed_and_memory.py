@@ -12,6 +12,7 @@ import pytest
 import speed
 import torch
 from made_up import FIELDS, TINY, rows_of
+from reports import plots
 from reports.results import Promise
 from safetensors.torch import save_file
 from subjects.shape import Shape
@@ -48,7 +49,7 @@ def test_speed_says_what_was_measured(tmp_path):
     assert not all(promise.passed for promise in speed.promises(slow))
     assert not speed.disturbed(rows, threads=1)
     assert len(speed.disturbed(slow, threads=1)) == len(NAMES) - 1  # LED failed
-    speed.plot(rows, tmp_path / "speed.png", shape=Shape())
+    plots.speed(rows, tmp_path / "speed.png", shape=Shape(), model_seconds=speed.model_seconds)
     assert (tmp_path / "speed.png").stat().st_size > 10_000
 
 
