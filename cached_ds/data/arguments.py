@@ -1,4 +1,4 @@
-"""The command line flags that say which documents to train on: the names of transformers' `run_summarization.py`."""
+"""Data arguments: flags that say which documents to train on, named as in transformers' `run_summarization.py`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ def flag(description: str, *, default: Any = None) -> Any:
 
 @dataclass(kw_only=True)
 class DataArguments:
-    """Where documents and summaries come from and how they are cut into tokens (for `HfArgumentParser`)."""
+    """Where documents and summaries come from and how they are cut into tokens (for `HfArgumentParser`).
+
+    Raises:
+        ValueError: no documents, settings that contradict each other, a missing file, or a count below 1.
+    """
 
     dataset_name: str | None = flag(
         "A data set on the Hugging Face hub, or one of the embedded ones that need no download: pysource, keyfacts."
@@ -56,7 +60,7 @@ class DataArguments:
     pad_to_multiple_of: int | None = flag("Pad batches of documents to a multiple of this many tokens.")
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work before anything is read."""
+        """Refuse settings that cannot work, before anything is read."""
         self._check_source()
         for name in FILE_FIELDS.values():
             _check_file(name, getattr(self, name))
@@ -70,7 +74,7 @@ class DataArguments:
         return {split: Path(path) for split, path in given.items() if path is not None}
 
     def max_samples(self, split: str) -> int | None:
-        """The number of documents that a split is cut to, or None for all of them."""
+        """The number of documents that a split is cut to; None: all of them."""
         samples: int | None = getattr(self, SAMPLE_FIELDS[split])
         return samples
 

@@ -1,8 +1,8 @@
-"""Batches of whole documents, padded to the longest of the batch.
+"""Collator: batches of whole documents, padded to the longest of the batch.
 
-B documents, L source length, T target length: `input_ids` and `attention_mask` [B, L], `labels` and
-`decoder_input_ids` [B, T], `prefix_lengths` [B]. Documents are padded on the tokenizer's side, summaries always on the
-right, where the decoder's shifted inputs need them.
+B documents, L source length, T target length: `input_ids` and `attention_mask` [B, L], `labels` and `decoder_input_ids`
+[B, T], `prefix_lengths` [B]. Documents are padded on the tokenizer's side, summaries always on the right, where the
+decoder's shifted inputs need it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class ShiftsLabels(Protocol):
 
 @dataclass
 class WholeDocumentCollator:
-    """Collates what `tokenize_splits` made.
+    """Makes batches of the rows that `tokenize_splits` returns.
 
     Attributes:
         tokenizer: says which id pads, and on which side.
         model: if given, makes the `decoder_input_ids` from the labels.
-        pad_to_multiple_of: pads documents up to a multiple of this many tokens.
+        pad_to_multiple_of: documents are padded to a multiple of this many tokens.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ class WholeDocumentCollator:
     pad_to_multiple_of: int | None = None
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """Make one batch."""
+        """Make one batch: tensors by name, documents and summaries each padded to the longest."""
         documents = [feature["input_ids"] for feature in features]
         batch = {
             "input_ids": self._pad_documents(documents, value=self.tokenizer.pad_token_id),
@@ -60,7 +60,7 @@ class WholeDocumentCollator:
 
 
 def pad(rows: Sequence[Sequence[int]], *, value: int, side: str = "right", multiple: int = 1) -> Tensor:
-    """Stack rows of ids into one tensor, padded on one side to the longest row, up to a multiple."""
+    """Rows of ids as one tensor [rows, width], padded on one side to the longest row, rounded up to a `multiple`."""
     width = -(-max(map(len, rows)) // multiple) * multiple
     padded = torch.full((len(rows), width), value, dtype=torch.long)
     for row, ids in zip(padded, rows, strict=True):

@@ -1,4 +1,4 @@
-"""Which columns of a data set are the document, the summary and, if there is one, the document's prefix."""
+"""Columns: which column of a data set is the document, the summary and, if there is one, the document's prefix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cached_ds.data.arguments import DataArguments
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The names of the columns that are used, by their role."""
+    """The names of the columns in use, by their role."""
 
     text: str
     summary: str
@@ -25,13 +25,16 @@ class Columns:
 def choose_columns(
     arguments: DataArguments, *, available: Sequence[str], where: str, known: Columns | None = None
 ) -> Columns:
-    """Settle the columns: the flags first, then what is known of the data set, then the first two columns.
+    """The columns to use: those of the flags first, then those known of the data set, then its first two.
 
     Args:
         arguments: the flags.
         available: the columns there are.
         where: the file or data set, for error messages.
         known: the columns of a data set whose layout is known.
+
+    Raises:
+        ValueError: a column that is not there, or one column for document and summary.
     """
     chosen = Columns(
         text=arguments.text_column or (known.text if known else _column_at(0, available, where)),

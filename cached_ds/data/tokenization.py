@@ -1,4 +1,4 @@
-"""From text to token ids, once: whole documents, cached as Arrow, never cut unless the flags say so.
+"""Tokenization: from text to token ids, once. Whole documents are cached as Arrow, and cut only if the flags say so.
 
 A document becomes `head prefix content tail`, where head and tail are the tokenizer's own special tokens (`<s>` and
 `</s>` for BART). Prefix and content are tokenized apart, so that the prefix's tokens can be repeated in front of every
@@ -28,7 +28,7 @@ class Frame:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, *, target: bool = False) -> Frame:
-        """Find the frame by tokenizing one letter as a document or, with `target`, as a summary."""
+        """The frame of a document or, with `target`, of a summary, found by tokenizing one letter."""
         role = "text_target" if target else "text"
         probe = tokenizer(**{role: "a"}, return_special_tokens_mask=True)
         ids, special = probe["input_ids"], probe["special_tokens_mask"]
@@ -41,7 +41,11 @@ class Frame:
         return len(self.head) + len(self.tail)
 
     def around(self, content: list[int], *, prefix: Sequence[int] = (), max_length: int | None = None) -> list[int]:
-        """Put head, prefix and tail around the content, whose end is cut if all would be longer than `max_length`."""
+        """Head, prefix, content and tail; the end of the content is cut if all would be longer than `max_length`.
+
+        Raises:
+            ValueError: `max_length` leaves no room for content.
+        """
         if max_length is not None:
             room = max_length - self.size - len(prefix)
             if room < 1:
@@ -62,6 +66,9 @@ def tokenize_splits(
         splits: splits with the columns text, summary and perhaps prefix, as `load_splits` returns them.
         tokenizer: the model's tokenizer.
         arguments: lengths, prefix, number of processes and whether to use the cache.
+
+    Raises:
+        ValueError: lengths that special tokens and prefix use up.
     """
     _check_room(tokenizer, arguments)
     return DatasetDict({split: _tokenize_split(rows, split, tokenizer, arguments) for split, rows in splits.items()})
@@ -144,7 +151,7 @@ def _prefixes(
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, target: bool = False) -> list[list[int]]:
-    """Token ids without special tokens; not `verbose`, which would warn of a length that windows do not mind."""
+    """Token ids without special tokens; `verbose` would warn of lengths that windows have no trouble with."""
     role = "text_target" if target else "text"
     encoded = tokenizer(**{role: texts}, add_special_tokens=False, split_special_tokens=True, verbose=False)
     ids: list[list[int]] = encoded["input_ids"]

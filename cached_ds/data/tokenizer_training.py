@@ -1,4 +1,4 @@
-"""A tokenizer trained on the training text, for runs without a pretrained model.
+"""Tokenizer training: a tokenizer trained on the training text, for runs without a pretrained model.
 
 Its special tokens and their ids are those of the family (models/families.py), which the configuration classes of
 transformers expect by default: `BartConfig()` or `T5Config()` and this tokenizer agree on padding, start and end.
@@ -23,9 +23,12 @@ def train_tokenizer(
 
     Args:
         texts: the training text, read once.
-        vocab_size: the number of tokens at most, special tokens included.
+        vocab_size: the largest number of tokens, special tokens included.
         model_type: the model's family, as in `config.model_type`.
-        word_level: a token per word between spaces (for keyfacts) instead of byte-level BPE.
+        word_level: a token for each word between spaces (for keyfacts) instead of byte-level BPE.
+
+    Raises:
+        ValueError: an unknown family, or a vocabulary too small for the special tokens and single bytes.
     """
     family = family_named(model_type)
     special = list(family.special_tokens)

@@ -1,5 +1,5 @@
-"""Sources: where documents come from; each becomes rows of text, summary and prefix.
+"""Sources: where documents come from; each source yields rows of text, summary and perhaps a prefix.
 
-`local_files` reads files of the user, `hub` the Hugging Face hub; `keyfacts` and `pysource` (with `docstrings`) need no
-download.
+`load` chooses the source that the flags name. `local_files` reads the user's files, `hub` the Hugging Face hub;
+`keyfacts` and `pysource` (with `docstrings`) need no download.
 """

@@ -1,4 +1,4 @@
-"""Docstrings of Python source: read the module's cheaply, fold its first paragraph, cut all of them out of the text."""
+"""Docstrings of Python source: find the module's without parsing, take its first paragraph, cut all out of the text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def leading_docstring(source: str) -> str | None:
 
 
 def first_paragraph(docstring: str) -> str:
-    """The first paragraph that is not an underlined title, its white space folded to single spaces."""
+    """The first paragraph that is not an underlined title, with runs of white space as single spaces."""
     for paragraph in re.split(r"\n[ \t]*\n", docstring.strip()):
         if not _UNDERLINE.search(paragraph):
             return " ".join(paragraph.split())
@@ -39,7 +39,7 @@ def first_paragraph(docstring: str) -> str:
 
 
 def parse(source: str) -> ast.Module | None:
-    """The syntax tree, or None where this Python cannot read the source (templates, Python 2)."""
+    """The syntax tree; None if this Python cannot read the source (templates, Python 2)."""
     with warnings.catch_warnings(), _collector_paused():
         warnings.simplefilter("ignore")
         try:
@@ -61,7 +61,7 @@ def _collector_paused() -> Iterator[None]:
 
 
 def remove_docstrings(source: str) -> str | None:
-    r"""Cut the docstrings of the module, its classes and its functions out of the text; comments and layout stay.
+    r"""The source without the docstrings of the module, its classes and its functions; comments and layout stay.
 
     A docstring on lines of its own goes with its lines; where it is all of a body, or shares a line with other code,
     `...` takes its place, so that the text remains Python. Line ends must be `\n`. None if the source cannot be read.
@@ -106,7 +106,7 @@ def _is_string(statement: ast.stmt) -> bool:
 
 
 def _cut(lines: list[bytes], node: ast.Expr, *, alone: bool) -> None:
-    """Cut one statement out of the lines, in place. Its columns count bytes of UTF-8, as the lines do."""
+    """Cut one statement out of the lines, in place; its columns count bytes of UTF-8, as the lines do."""
     assert node.end_lineno is not None and node.end_col_offset is not None
     first, last = node.lineno - 1, node.end_lineno - 1
     before, after = lines[first][: node.col_offset], lines[last][node.end_col_offset :]

@@ -1,7 +1,7 @@
-"""Data sets of the Hugging Face hub: the layout of the long-document benchmarks, and one shape for all of them.
+"""Hub: data sets of the Hugging Face hub, in one shape for all; the layouts of long-document benchmarks are known.
 
-A cell may be a list of strings (the scenes of a screenplay, the lines of a transcript): line breaks join its parts.
-Rows without a document or a summary are left out, because a user cannot mend them; their number is logged.
+A cell may be a list of strings (the scenes of a screenplay, the lines of a transcript): its parts are joined by line
+breaks. Rows without a document or a summary are left out, because a user cannot mend them; their number is logged.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ class HubLayout:
 
     Attributes:
         columns: the columns of the document and of the summary.
-        exported: the data set is a script, which `datasets` no longer runs: the hub's own Parquet export is read.
-        packed_query: the document column reads `<s> query</s> document`, and the query is the document's prefix.
+        exported: whether the hub's own Parquet export is read: the data set is a script, which `datasets` no longer
+            runs.
+        packed_query: whether the document column reads `<s> query</s> document`; the query is the document's prefix.
     """
 
     columns: Columns
@@ -47,7 +48,11 @@ HUB_LAYOUTS = {
 
 
 def load_hub(arguments: DataArguments) -> DatasetDict:
-    """Download a data set (or take it from the cache) and reduce it to text, summary and prefix."""
+    """Download a data set (or take it from the cache) and reduce it to text, summary and prefix.
+
+    Raises:
+        ValueError: the data set cannot be loaded, has no known split, or lacks a column.
+    """
     name = str(arguments.dataset_name)
     layout = HUB_LAYOUTS.get(name)
     splits = _download(name, arguments.dataset_config_name, exported=layout is not None and layout.exported)
@@ -99,7 +104,11 @@ def _as_text(cell: str | list[str] | None) -> str:
 
 
 def unpack_query(packed: str) -> tuple[str, str]:
-    """Take `<s> query</s> document` apart into the query and the document."""
+    """Query and document from the text `<s> query</s> document`.
+
+    Raises:
+        ValueError: the text has no `</s>`.
+    """
     query, end, document = packed.partition("</s>")
     if not end:
         raise ValueError(f"expected '<s> query</s> document', found {packed[:60]!r}")

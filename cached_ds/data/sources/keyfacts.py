@@ -1,10 +1,10 @@
 """`keyfacts`: generated documents of any length whose facts, spread evenly, must all be reported.
 
-A document is cut into `num_facts` equal segments of filler words; each segment holds one fact at a random place, and a
-model that reads only the first part of a document can report only that part of the facts.
+A document is cut into `num_facts` equal segments of filler words; each segment holds one fact at a random position, and
+a model that reads only the first part of a document can report only that part of the facts.
 
-- variant "single": a fact is one word that names its place and its value, `fact3=17`; the summary is the facts in
-  order. (The word names the place because windows are encoded apart: nothing else could tell which of two came first.)
+- variant "single": a fact is one word with its number and its value, `fact3=17`; the summary is the facts in order.
+  (The word has the number because windows are encoded apart: nothing else could tell which of two came first.)
 - variant "keyvalue" (harder): a fact is a key and a value, `key3 fact17`, with the keys in random order over the
   document; the summary is the values in the order of the keys, so values must be bound to their keys.
 """
@@ -26,7 +26,11 @@ _RULES_VERSION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class KeyFactsConfig:
-    """The options of `keyfacts`."""
+    """The options of `keyfacts`.
+
+    Raises:
+        ValueError: an option out of range, or facts that do not fit into the document.
+    """
 
     length: int = field(default=512, metadata={"help": "words per document"})
     num_facts: int = field(default=8, metadata={"help": "facts per document"})
@@ -58,13 +62,24 @@ class KeyFactsConfig:
 
     @classmethod
     def parse(cls, text: str | None) -> KeyFactsConfig:
-        """Read options such as `length=2048,num_facts=8`; those not named keep their defaults."""
+        """The options in text such as `length=2048,num_facts=8`; those not named keep their defaults.
+
+        Raises:
+            ValueError: an unknown option (with the nearest known one), or a value that is not allowed.
+        """
         options: dict[str, Any] = dict(_parse_option(option) for option in text.split(",")) if text else {}
         return cls(**options)
 
 
 def load_keyfacts(config_name: str | None = None) -> DatasetDict:
-    """Generate the data set, or take it from the cache; `config_name` is what `KeyFactsConfig.parse` reads."""
+    """Generate the data set, or take it from the cache.
+
+    Args:
+        config_name: options as `KeyFactsConfig.parse` reads them; None: the defaults.
+
+    Raises:
+        ValueError: what `KeyFactsConfig.parse` refuses.
+    """
     config = KeyFactsConfig.parse(config_name)
     sizes = {"train": config.num_train, "validation": config.num_validation, "test": config.num_test}
     return DatasetDict({split: _build(config, split=split, size=size) for split, size in sizes.items()})
@@ -88,7 +103,11 @@ def make_document(config: KeyFactsConfig, *, split: str, index: int) -> dict[str
 
 
 def exact_match(predictions: Sequence[str], *, references: Sequence[str]) -> float:
-    """The fraction of the references' facts that the predictions report in the right place."""
+    """The fraction of the references' facts that the predictions report in the right place.
+
+    Raises:
+        ValueError: no references, or not one prediction for each.
+    """
     if len(predictions) != len(references) or not references:
         raise ValueError(
             f"{len(predictions)} predictions for {len(references)} references: need one each, at least one"
@@ -115,7 +134,7 @@ def _parse_option(option: str) -> tuple[str, int | str]:
 
 
 def _fact_places(config: KeyFactsConfig, stream: random.Random) -> list[int]:
-    """A random place in each of `num_facts` equal segments, where a fact fits into the segment."""
+    """A random position in each of `num_facts` equal segments, at which a fact fits into the segment."""
     bounds = [fact * config.length // config.num_facts for fact in range(config.num_facts + 1)]
     return [
         stream.randrange(start, stop - config.fact_words + 1)

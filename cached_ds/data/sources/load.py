@@ -1,7 +1,7 @@
-"""From the flags to splits of documents: embedded data sets, local files, or the Hugging Face hub.
+"""Load: from the flags to splits of documents from embedded data sets, local files or the Hugging Face hub.
 
 Each split has the columns `text`, `summary` and, where documents have a prefix of their own, `prefix`. The rows are
-memory-mapped Arrow in the cache of `datasets`. In a run of many processes let the first one go ahead
+memory-mapped Arrow in the cache of `datasets`. In a run of many processes the first one should go ahead
 (`TrainingArguments.main_process_first`): the others then find its cache.
 """
 
@@ -22,7 +22,11 @@ EMBEDDED = {"pysource": load_pysource, "keyfacts": load_keyfacts}
 
 
 def load_splits(arguments: DataArguments) -> DatasetDict:
-    """Load the splits that the flags name (of train, validation and test), each cut to its `max_..._samples`."""
+    """Load the splits that the flags name (of train, validation and test), each cut to its `max_..._samples`.
+
+    Raises:
+        ValueError: what the source refuses; columns named for an embedded data set.
+    """
     splits = _load_all(arguments)
     return DatasetDict({split: _first(rows, arguments.max_samples(split)) for split, rows in splits.items()})
 

@@ -27,21 +27,29 @@ _PARQUET_BATCH = 16
 
 
 def file_columns(path: Path) -> list[str]:
-    """The names of a file's columns: those of its first row."""
+    """The names of a file's columns: those of its first row.
+
+    Raises:
+        ValueError: the file is empty, or `read_records` refuses it.
+    """
     for _, record in read_records(path):
         return list(record)
     raise ValueError(f"{path}: the file is empty; it must hold at least one document")
 
 
 def check_file(path: Path, columns: Columns) -> None:
-    """Read the file once and refuse the first row that cannot be trained on, by file, line or row, and column."""
+    """Read the file once, from end to end.
+
+    Raises:
+        ValueError: the first row that cannot be trained on, by file, line or row, and column.
+    """
     for location, record in read_records(path):
         for role, column in columns.roles().items():
             _check_value(record, column, role=role, where=f"{path}, {location}")
 
 
 def load_file(path: Path, columns: Columns, *, split: str) -> Dataset:
-    """The checked file as an Arrow data set in the cache of `datasets`, which a change of the file renews."""
+    """The checked file as an Arrow data set in the cache of `datasets`; it is made again when the file changes."""
     status = path.stat()
     identity = (str(path.resolve()), status.st_size, status.st_mtime_ns, split, sorted(columns.roles().items()))
     return Dataset.from_generator(
@@ -74,7 +82,11 @@ def _listed(names: Sequence[object]) -> str:
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """Yield `(location, record)` for every row of a file; the location is `line 3` or `row 3`, counted from 1."""
+    """Yield `(location, record)` for every row of a file; the location is `line 3` or `row 3`, counted from 1.
+
+    Raises:
+        ValueError: the file, or a line of it, is not valid JSON, CSV or Parquet.
+    """
     return _READERS[path.suffix](path)
 
 

@@ -1,7 +1,7 @@
 """`pysource`: real text that every machine has, the Python source files of the standard library and installed packages.
 
 A document is a source file without its docstrings, its summary the first paragraph of the module's docstring. Files,
-order and splits are functions of what is installed alone: the order is that of a hash of the path, so that the first k
+order and splits depend only on what is installed: the order is that of a hash of the path, so that the first k
 documents of a split are a fair sample of it, and the same hash deals 90, 5 and 5 of 100 documents to train, validation
 and test. Summaries are unique, so no test summary is in the training split.
 """
@@ -41,7 +41,7 @@ _RULES_VERSION = 1
 
 @dataclass(frozen=True, order=True, kw_only=True)
 class SourceFile:
-    """A file that makes a document; the digest of its path below the library's root orders and splits the files."""
+    """A file that makes a document; `digest`, a hash of its path below the library's root, orders and splits files."""
 
     digest: str
     root: str
@@ -63,6 +63,9 @@ def load_pysource(config_name: str | None = None) -> DatasetDict:
 
     Args:
         config_name: "all" (the default): the standard library and installed packages; "stdlib": the former only.
+
+    Raises:
+        ValueError: another `config_name`.
     """
     files = find_sources(library_roots(config_name or "all"))
     return DatasetDict(
@@ -71,7 +74,11 @@ def load_pysource(config_name: str | None = None) -> DatasetDict:
 
 
 def library_roots(scope: str) -> list[Path]:
-    """The folders of a scope: where this Python keeps its standard library and, for "all", its packages."""
+    """The folders of a scope: where this Python keeps its standard library and, for "all", its packages.
+
+    Raises:
+        ValueError: an unknown scope.
+    """
     if scope not in SCOPES:
         raise ValueError(f"dataset_config_name={scope!r}: pysource has the configurations {', '.join(SCOPES)}")
     names = ("stdlib",) if scope == "stdlib" else ("stdlib", "purelib", "platlib")
@@ -96,7 +103,7 @@ def _scan(root: Path) -> Iterator[SourceFile]:
 
 
 def _candidate(root: Path, path: Path) -> Iterator[SourceFile]:
-    """Yield the file if its docstring makes a summary; the file is not parsed for that."""
+    """Yield the file if its docstring makes a summary, which is found without parsing the file."""
     source = _read(path)
     docstring = None if source is None else leading_docstring(source)
     summary = first_paragraph(docstring or "")
@@ -107,7 +114,7 @@ def _candidate(root: Path, path: Path) -> Iterator[SourceFile]:
 
 
 def _read(path: Path) -> str | None:
-    r"""The text with line ends `\n`, or None if it is not UTF-8 or no text at all."""
+    r"""The text with line ends `\n`; None if it is not UTF-8, or not text at all."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
