@@ -1,8 +1,8 @@
-"""Doctor: is every rank fit for the run? Each is examined, all are compared, and who is at fault is named.
+"""Doctor: is every rank fit for the run? Each is examined, all are compared, and those at fault are named.
 
-1. Every rank takes the same checks in the same order; what a check raises is that rank's finding, so that no rank
-   leaves the others waiting in a collective. Every wait has an end.
-2. All facts go to all ranks, each of which judges them by the same pure functions: all leave with the same exit code.
+1. Every rank makes the same checks in the same order. An error in a check becomes a finding of its rank, so that no
+   rank leaves the others waiting in a collective. Every wait has an end.
+2. All facts go to all ranks, each of which judges them by the same pure functions: all end with the same exit code.
 3. Rank 0 shows the table.
 """
 

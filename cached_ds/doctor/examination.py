@@ -1,4 +1,4 @@
-"""Examination: all checks on this rank, all ranks' facts together, and the verdict."""
+"""Examination: make all checks on this rank, bring all ranks' facts together, and judge them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHECKS = (
     software.VERSIONS, software.CODE, machine.DEVICES, machine.CORES, machine.MEMORY, machine.DISK, machine.LIMITS,
     clock.CLOCK, network.NETWORK, files.FILES, files.OUTPUT, software.ARGUMENTS,
 )  # fmt: skip
-FAILED = "failed"  # in the info of facts: what the check raised
+FAILED = "failed"  # in place of facts: the message of the error that the check raised
 UNKNOWN = {FAILED: "does not know this check: it runs other code"}
 
 
@@ -31,7 +31,7 @@ class Examination:
 
     Attributes:
         rank: this one.
-        healthy: no faults; warnings do not count.
+        healthy: whether there are no faults; warnings do not count.
         text: the table.
     """
 
@@ -44,12 +44,12 @@ def examine(argv: list[str], limits: Limits) -> Examination:
     """Examine this rank and compare it with the others; call it on all ranks.
 
     Args:
-        argv: the command line of the run to come, as launch/train.py takes it; empty: its files are not looked at.
+        argv: the command line of the run to come, as launch/train.py takes it; empty: no files or flags are checked.
         limits: what counts as healthy.
 
     Raises:
         ValueError: some ranks did not come, or what `discovery.discover` refuses.
-        TimeoutError: some ranks do not answer any more.
+        TimeoutError: some ranks no longer answer.
     """
     ensure_process_group(limits)
     context = make_context(argv, limits)
@@ -68,7 +68,7 @@ def examine(argv: list[str], limits: Limits) -> Examination:
 def ensure_process_group(limits: Limits) -> None:
     """Meet the ranks that the launcher has started, unless there is a process group or nobody to meet.
 
-    Ranks may differ here: what differs is for the table to say.
+    Ranks may differ here: the table shows in what.
     """
     if dist.is_initialized() or (info := discovery.discover(os.environ)) is None:
         return
@@ -79,7 +79,7 @@ def ensure_process_group(limits: Limits) -> None:
 
 
 def attempt(check: Check, context: RankContext) -> Facts:
-    """This rank's facts, or what went wrong when they were looked for."""
+    """This rank's facts, or under `FAILED` the error of the check."""
     try:
         return check.measure(context)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
@@ -87,7 +87,7 @@ def attempt(check: Check, context: RankContext) -> Facts:
 
 
 def judge(check: Check, facts: Mapping[int, dict[str, Any]], limits: Limits) -> table.Row:
-    """The row of one check."""
+    """The row of one check, with the findings of the ranks where it failed."""
     findings = [Finding(rank=rank, text=own[FAILED]) for rank, own in sorted(facts.items()) if FAILED in own]
     reports = {rank: own for rank, own in facts.items() if own and FAILED not in own}
     if reports:

@@ -1,4 +1,4 @@
-"""Table: one row a check, what is wrong below it with the ranks' names, and a last line that sums up."""
+"""Table: one row per check, its findings below it with the ranks' names, and a last line that sums up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from cached_ds.doctor.checks.check import Finding, listed
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A check's text and findings."""
+    """One check's row in the table.
+
+    Attributes:
+        name: the check's.
+        text: what it found, in short.
+        findings: what is wrong; each is printed below the row.
+    """
 
     name: str
     text: str
@@ -18,14 +24,14 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """The worst of the findings."""
+        """The worst of the findings: "ok", "warning" or "FAULT"."""
         if not self.findings:
             return "ok"
         return "warning" if all(finding.warning for finding in self.findings) else "FAULT"
 
 
 def render(rows: Sequence[Row], hosts: Mapping[int, str]) -> str:
-    """The whole table."""
+    """The whole table, one line per row and finding, for ranks on the given hosts."""
     ranks, machines = len(hosts), len(set(hosts.values()))
     lines = [f"cached-ds doctor: {_count(ranks, 'rank')} on {_count(machines, 'host')}"]
     width = max(len(row.name) for row in rows)
@@ -36,7 +42,7 @@ def render(rows: Sequence[Row], hosts: Mapping[int, str]) -> str:
 
 
 def _sentences(findings: Sequence[Finding], hosts: Mapping[int, str]) -> list[str]:
-    """Findings with the same text as one sentence, led by their ranks."""
+    """One sentence for findings with the same text, beginning with their ranks."""
     where: dict[str, list[int]] = {}
     for finding in findings:
         where.setdefault(finding.text, []).extend(hosts if finding.rank is None else [finding.rank])

@@ -1,4 +1,4 @@
-"""Agreement: whether all ranks stated the same facts (provenance/facts.py), and who is different."""
+"""Agreement: whether all ranks stated the same facts (provenance/facts.py), and which differ."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ NAMED = 8  # words in one list
 
 
 def difference(facts_of: Sequence[Mapping[str, str]], hosts: Sequence[str]) -> str | None:
-    """One sentence on the first fact that is not the same on all ranks, or None; both by rank."""
+    """One sentence on the first fact that is not the same on all ranks; None if there is none.
+
+    Args:
+        facts_of: facts by name, for every rank.
+        hosts: the host of every rank.
+    """
     names = list(dict.fromkeys(name for stated in facts_of for name in stated))
     different = [name for name in names if len({stated.get(name) for stated in facts_of}) > 1]
     if not different:
@@ -26,7 +31,7 @@ def difference(facts_of: Sequence[Mapping[str, str]], hosts: Sequence[str]) -> s
 
 
 def named_ranks(ranks: Iterable[int], hosts: Sequence[str] | Mapping[int, str]) -> str:
-    """Ranks with their hosts, the first few of them."""
+    """The first few ranks with their hosts, and the number of the others."""
     return shortened(f"rank {rank} (host {hosts[rank]})" for rank in ranks)
 
 

@@ -1,11 +1,11 @@
-"""Who this process is among all: rank, world size and the master's address, from what the launcher left behind.
+"""Discovery: rank, world size and master address of this process, from the variables that its launcher set.
 
 torchrun, DeepSpeed's and accelerate's launchers set RANK and its companions; SLURM's srun and the mpirun of Open MPI,
-MPICH, Intel MPI and MVAPICH set names of their own. The first that speaks, in this order, is taken; `announce` then
+MPICH, Intel MPI and MVAPICH set names of their own. The first launcher found, in this order, counts; `export` then
 writes torchrun's names for everything that reads them (accelerate, DeepSpeed, transformers).
 
-Two that speak must agree, with one exception: srun or mpirun may start one launcher per node, whose ranks then differ
-from its own.
+If two are found they must agree, with one exception: srun or mpirun may start one launcher per node, whose ranks then
+differ from its own.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Names:
 
 
 def _comm_world(source: str, prefix: str) -> _Names:
-    """Open MPI and MVAPICH use the same words."""
+    """The variables of Open MPI or MVAPICH, which differ only in the prefix."""
     words = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
     rank, size, local_rank, local_size = (f"{prefix}_COMM_WORLD_{word}" for word in words)
     return _Names(source, rank, size, local_rank, (local_size,))
@@ -68,12 +68,12 @@ MPIS = (
     _Names("MPICH", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", ("MPI_LOCALNRANKS",)),
     _comm_world("MVAPICH", "MV2"),
 )
-OUTER_FIRST = (SLURM, *MPIS, TORCHRUN)  # who may start whom
+OUTER_FIRST = (SLURM, *MPIS, TORCHRUN)  # each may start those after it
 
 
 @dataclass(frozen=True)
 class _Claim:
-    """What one launcher says."""
+    """What one launcher's variables say about this process."""
 
     names: _Names
     rank: int
@@ -90,15 +90,16 @@ class _Claim:
 
 
 def discover(environ: Mapping[str, str]) -> RankInfo | None:
-    """Find this process's info; None where nothing says that there is more than one process.
+    """This process among all; None if nothing says that there is more than one.
 
     Raises:
         ValueError: two launchers contradict each other; a variable is missing, not a number or out of range.
+        MissingExtra: MPI has to be asked for the master, and mpi4py is not installed.
     """
     claims = [claim for names in (TORCHRUN, SLURM, *MPIS) if (claim := _claim(environ, names)) is not None]
     if not claims:
         return None
-    # Inside SLURM or MPI, torchrun may run once per node: then the outer launcher's variables are those of torchrun.
+    # Inside SLURM or MPI, torchrun may run once per node: the outer launcher's variables then describe torchrun itself.
     ranks_own_claims = [claim for claim in claims if not any(_started(inner, by=claim) for inner in claims)]
     first, *others = ranks_own_claims
     for other in others:
@@ -140,7 +141,7 @@ def _claim(environ: Mapping[str, str], names: _Names) -> _Claim | None:
 
 
 def _started(inner: _Claim, *, by: _Claim) -> bool:
-    """Whether the one process on this node that `by` speaks of is the launcher of `inner`: then `by` is no rank's."""
+    """Whether `by` speaks of the one launcher on this node that started `inner`, and so not of this rank."""
     is_outer = OUTER_FIRST.index(by.names) < OUTER_FIRST.index(inner.names)
     return is_outer and inner.who != by.who and by.local_size == 1 and inner.local_size is not None
 
@@ -156,7 +157,7 @@ def _number(environ: Mapping[str, str], name: str, *, low: int = 0, below: int |
 
 
 def _master(environ: Mapping[str, str], claim: _Claim) -> tuple[str, int]:
-    """The master's address and port: those of the environment, or what the launcher lets us know."""
+    """The master's address and port, from the environment or else from the launcher."""
     address, port = environ.get("MASTER_ADDR"), None
     if "MASTER_PORT" in environ:
         port = _number(environ, "MASTER_PORT", low=1, below=2**16)

@@ -1,4 +1,4 @@
-"""Who says what: each rank logs to a file of its own, rank 0 speaks on the console, an error names rank and host."""
+"""Logs: each rank writes a file of its own, rank 0 also writes to the console, and an error names rank and host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ with needed_by(__name__):
 
 CONSOLE_FORMAT = "%(asctime)s %(name)s: %(message)s"
 FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-CHATTY_LIBRARIES = ("transformers", "datasets", "DeepSpeed")  # each would print by a handler of its own, on every rank
+CHATTY_LIBRARIES = ("transformers", "datasets", "DeepSpeed")  # their own handlers would print on every rank
 
 
 def whereabouts(info: RankInfo | None) -> str:
@@ -28,7 +28,10 @@ def whereabouts(info: RankInfo | None) -> str:
 
 
 def install_excepthook(info: RankInfo | None) -> None:
-    """Let an uncaught exception name rank and host, and end this rank at once, so that the others end too."""
+    """Let an uncaught exception name rank and host, and end this rank at once, so that the others end too.
+
+    It replaces `sys.excepthook`. Call it after the process group is made, since torch sets a hook of its own there.
+    """
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         logging.getLogger("cached_ds").critical("%s%s", whereabouts(info), kind.__name__, exc_info=(kind, error, trace))
@@ -39,12 +42,14 @@ def install_excepthook(info: RankInfo | None) -> None:
 
 
 def set_up(info: RankInfo | None, output_dir: str, *, library_level: int) -> None:
-    """Log to `output_dir`/logs/rank_00000.log and, on rank 0, to the console; the others show errors only there.
+    """Log to `output_dir`/logs/rank_00000.log (with this rank's number) and to the console.
+
+    On the console rank 0 shows all messages, the others only errors.
 
     Args:
         info: this rank; None for a process that is alone.
         output_dir: the folder of the run.
-        library_level: of transformers' messages.
+        library_level: the log level of transformers.
     """
     rank = 0 if info is None else info.rank
     path = Path(output_dir, "logs", f"rank_{rank:05d}.log")

@@ -1,4 +1,4 @@
-"""Where MPI ranks meet, asked of MPI itself: mpirun tells each process its rank, but not where rank 0 is."""
+"""MPI: where the ranks meet. mpirun tells each process its rank, but not where rank 0 is, so MPI itself is asked."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import psutil
 def master(*, rank: int, world_size: int) -> tuple[str, int]:
     """Address of rank 0 and a free port there, known to all ranks after one broadcast.
 
-    MPI is finalised again: nothing else uses it, and mpirun takes a process that leaves without that for a failure. It
-    cannot be asked twice, so the answer is kept.
+    MPI is finalised at once, since nothing else uses it and mpirun reports a process that ends without finalising as
+    failed. It cannot be asked twice, so the answer is cached.
 
     Raises:
         MissingExtra: mpi4py is not installed.
@@ -41,7 +41,11 @@ def master(*, rank: int, world_size: int) -> tuple[str, int]:
 
 
 def own_address() -> str:
-    """An IPv4 address of this host that others can reach: of the interface in GLOO_SOCKET_IFNAME, or of the first."""
+    """An IPv4 address of this host that others can reach: of the interface in GLOO_SOCKET_IFNAME, or of the first.
+
+    Raises:
+        ValueError: GLOO_SOCKET_IFNAME names no interface with an address.
+    """
     addresses = {
         name: entry.address
         for name, entries in psutil.net_if_addrs().items()
@@ -58,7 +62,7 @@ def own_address() -> str:
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """A port on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         port: int = probe.getsockname()[1]

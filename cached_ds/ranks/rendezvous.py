@@ -1,11 +1,11 @@
-"""Where the ranks meet before any work: who does not come is named, and ranks that differ are refused.
+"""Rendezvous: all ranks meet before any work; missing ranks are named, and ranks that differ are refused.
 
 Each rank
-  1. reaches the store at the master's address (rank 0 opens it, or torchrun's agent has);
+  1. connects to the store at the master's address (rank 0 opens it, or torchrun's agent has);
   2. claims its number, so that no other process has the same;
   3. leaves a card: its host and the facts that must be the same everywhere (agreement.py);
-  4. waits for the verdict. The last to arrive compares all cards and gives it; a rank that has waited too long gives it
-     too, with the names of those that are missing. The first verdict holds, so that all ranks say the same;
+  4. waits for the verdict. The last rank to arrive compares all cards and gives it; a rank that has waited too long
+     also gives one, with the names of the missing ranks. The first verdict holds, so all ranks report the same;
   5. makes torch's process group on the same store, which accelerate and DeepSpeed take over.
 """
 
@@ -27,7 +27,7 @@ from cached_ds.ranks.discovery import RankInfo
 
 AGREED = "agreed"
 RETRY_SECONDS = 0.2
-ANSWER_SECONDS = 10  # of a store that has accepted the connection
+ANSWER_SECONDS = 10  # for a store that has accepted the connection
 
 
 def init_process_group(
@@ -42,7 +42,7 @@ def init_process_group(
 
     Args:
         info: this rank among all.
-        facts: what must be the same on all ranks, by name.
+        facts: everything that must be the same on all ranks, by name.
         backend: of torch's process group, such as "gloo", "nccl" or "cuda:nccl,cpu:gloo".
         patience: seconds to wait for the other ranks.
         timeout: of the group's collectives.
@@ -52,7 +52,7 @@ def init_process_group(
     """
     deadline = time.monotonic() + patience
     store = _open(info, deadline)
-    # torchrun's agent keeps its store over restarts.
+    # torchrun's agent keeps its store across restarts.
     attempt = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     try:
         _Meeting(info, dist.PrefixStore("meeting", attempt), patience=patience).hold(facts, deadline)
@@ -129,7 +129,7 @@ def _open(info: RankInfo, deadline: float) -> dist.TCPStore:
     if not is_master:
         _await_master(info, deadline)
     found: queue.SimpleQueue[dist.TCPStore | RuntimeError] = queue.SimpleQueue()
-    # In a thread, since torch waits for ever for a program that accepts the connection and does not answer.
+    # In a thread, since torch waits for ever if another program accepts the connection and does not answer.
     threading.Thread(target=_connect, args=(info, is_master, found), daemon=True).start()
     try:
         store = found.get(timeout=ANSWER_SECONDS)

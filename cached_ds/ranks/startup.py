@@ -1,4 +1,4 @@
-"""Startup: the first thing a rank does. It finds out who it is, tells the libraries, and meets the other ranks."""
+"""Startup: the first steps of a rank: find out who it is, tell the libraries, and meet the other ranks."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ DEFAULT_TIMEOUT = 1800  # seconds of a collective, as in TrainingArguments
 
 
 def start_rank(argv: Sequence[str]) -> discovery.RankInfo | None:
-    """This rank among the others, once all have arrived; None for a process that is alone.
+    """Meet the other ranks; returns this one's info, or None for a process that is alone.
+
+    Args:
+        argv: the command line after the program's name, whose settings the ranks compare.
 
     Raises:
-        ValueError: as `discovery.discover` and `rendezvous.init_process_group`; CACHED_DS_JOIN_TIMEOUT is no number of
-            seconds.
+        ValueError: what `discovery.discover` and `rendezvous.init_process_group` refuse; CACHED_DS_JOIN_TIMEOUT is not
+            a number of seconds.
+        MissingExtra: as `discovery.discover`.
     """
     info = discovery.discover(os.environ)
     if info is None:
@@ -35,12 +39,17 @@ def start_rank(argv: Sequence[str]) -> discovery.RankInfo | None:
     stated = facts(argv, os.environ, script=Path(sys.argv[0]))
     own_backend = backend(told, os.environ)
     init_process_group(info, facts=stated, backend=own_backend, patience=patience(), timeout=_timeout(told))
-    rank_logs.install_excepthook(info)  # after torch has set a hook of its own, which would swallow what ours says
+    rank_logs.install_excepthook(info)  # after torch has set its own, which would hide the message of ours
     return info
 
 
 def backend(told: Mapping[str, str], environ: Mapping[str, str]) -> str:
-    """The backend that accelerate would choose: gloo on CPUs, the device's own elsewhere; both for FSDP on the host."""
+    """The backend that accelerate would choose: gloo on CPUs, elsewhere the device's own; both for FSDP on the host.
+
+    Args:
+        told: the run's settings by name, as `provenance.facts.settings` reads them.
+        environ: the environment.
+    """
     device = torch.accelerator.current_accelerator(check_available=True)
     use_cpu = told.get("use_cpu", "false") or "true"  # a bare `--use_cpu` is the empty text
     on_cpu = use_cpu.lower() in ("true", "1", "yes")
@@ -54,7 +63,11 @@ def backend(told: Mapping[str, str], environ: Mapping[str, str]) -> str:
 
 
 def patience() -> float:
-    """Seconds to wait for the other ranks: CACHED_DS_JOIN_TIMEOUT."""
+    """Seconds to wait for the other ranks: CACHED_DS_JOIN_TIMEOUT.
+
+    Raises:
+        ValueError: it is not a number of seconds >= 1.
+    """
     text = os.environ.get("CACHED_DS_JOIN_TIMEOUT", DEFAULT_PATIENCE)
     if not text.isdecimal() or int(text) == 0:
         raise ValueError(f"CACHED_DS_JOIN_TIMEOUT={text!r} is refused; allowed is a number of seconds >= 1")

@@ -1,5 +1,5 @@
-"""Checks: each file measures one thing on every rank and judges it by all ranks' facts.
+"""Checks: each file measures some things on every rank, and judges them by all ranks' facts.
 
-`check` says what a check is, `context` what it is told about its rank; `software`, `machine`, `clock`, `network` and
+`check` defines a check, `context` is what it is told about its rank; `software`, `machine`, `clock`, `network` and
 `files` are the checks, in the order in which a run would meet their faults.
 """

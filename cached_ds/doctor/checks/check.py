@@ -1,6 +1,6 @@
 """A check: what is measured on every rank, what is wrong with it, and how the table sums it up.
 
-Facts are plain dictionaries of plain values, so that ranks can read each other's even where they run different code.
+Facts are plain dictionaries of plain values, so that ranks can read each other's even if they run different code.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        text: the sentence.
+        text: the sentence, without the rank.
         rank: where; None: on all ranks together.
-        warning: a run may well succeed in spite of it.
+        warning: whether a run may well succeed in spite of it.
     """
 
     text: str
@@ -39,10 +39,10 @@ class Check:
 
     Attributes:
         name: the row's name.
-        measure: called on every rank, in the same order everywhere; its facts are empty where there is nothing to
-            check. What it raises is this rank's finding.
-        judge: a pure function of all ranks' facts.
-        show: the row's text; called with at least one rank's facts.
+        measure: returns this rank's facts, empty if there is nothing to check; called on every rank, in the same order
+            everywhere. An error that it raises is this rank's finding.
+        judge: yields the findings, as a pure function of all ranks' facts.
+        show: returns the row's text; called with at least one rank's facts.
     """
 
     name: str
@@ -52,9 +52,9 @@ class Check:
 
 
 def odd_values(reports: Reports, part: str) -> Iterator[tuple[int, str, Any, Any]]:
-    """Yield rank, name, value and the usual value where a rank's dictionary `part` is unlike that of most ranks.
+    """Yield rank, name, value and the usual value where a rank's dictionary `part` differs from that of most ranks.
 
-    What only some ranks have counts as missing (None) on the others. Where opinions are equally many, rank 0 is right.
+    A name that only some ranks have counts as missing (None) on the others. In a tie, rank 0 is right.
     """
     for name in sorted({name for facts in reports.values() for name in facts[part]}):
         values = {rank: reports[rank][part].get(name) for rank in sorted(reports)}
@@ -81,7 +81,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def span(values: Sequence[float], write: Callable[[float], str]) -> str:
-    """Lowest and highest value, or the one there is."""
+    """Lowest and highest value as text, or the only one."""
     low, high = write(min(values)), write(max(values))
     return low if low == high else f"{low} to {high}"
 
@@ -95,6 +95,6 @@ def by_host(reports: Reports) -> dict[str, list[int]]:
 
 
 def bytes_text(count: float) -> str:
-    """Bytes as people write them."""
+    """Bytes in a readable unit, such as `1.5 GiB`."""
     power = min(len(UNITS) - 1, max(0, int(count).bit_length() - 1) // 10)
     return f"{count / 1024**power:.4g} {UNITS[power]}"

@@ -1,4 +1,4 @@
-"""Clock: how far each rank's clock is from that of rank 0, by the quickest of several questions and answers."""
+"""Clock: how far each rank's clock is from that of rank 0, by the quickest of several exchanges."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUESTIONS = 8
 
 
 def clock(context: RankContext) -> Facts:
-    """Rank 0 tells every other rank in turn what time it has."""
+    """This rank's `skew` against rank 0, in seconds; rank 0 answers the others one after another."""
     if context.talk is None:
         return {}
     if context.rank:
@@ -28,7 +28,7 @@ def clock(context: RankContext) -> Facts:
 
 
 def _ask(context: RankContext) -> tuple[float, float]:
-    """Seconds that the question took, and how much this clock is ahead of the one asked."""
+    """Seconds that the question took, and by how many this clock is ahead of the one asked."""
     there = torch.zeros(1, dtype=torch.float64)
     asked = time.time()
     dist.send(there, 0, group=context.talk)
@@ -44,7 +44,7 @@ def _tell(context: RankContext, rank: int) -> None:
 
 
 def judge_clock(reports: Reports, limits: Limits) -> Iterator[Finding]:
-    """No clock far from that of rank 0."""
+    """Find clocks that are further than `max_skew` from that of rank 0."""
     for rank, facts in sorted(reports.items()):
         if abs(facts["skew"]) > limits.max_skew:
             side = "ahead of" if facts["skew"] > 0 else "behind"
@@ -53,7 +53,7 @@ def judge_clock(reports: Reports, limits: Limits) -> Iterator[Finding]:
 
 
 def show_clock(reports: Reports) -> str:
-    """The range."""
+    """Smallest and largest skew against rank 0, in seconds."""
     return f"{span([facts['skew'] for facts in reports.values()], lambda skew: f'{skew:+.3f}')} s from rank 0"
 
 

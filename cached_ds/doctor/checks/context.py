@@ -1,4 +1,4 @@
-"""Context of a check: where this rank is, what the run is told, the limits, and how the ranks talk to each other."""
+"""Context of a check: its rank, the command line of the run, the limits, and how the ranks talk to each other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cached_ds.run.flags import value_of
 
 
 def size(text: str) -> int:
-    """Bytes, from text such as 1GiB."""
+    """Bytes, from text such as 1GiB; the type of a flag."""
     try:
         return convert_file_size_to_int(int(text) if text.isdecimal() else text)
     except ValueError as error:
@@ -29,7 +29,7 @@ def size(text: str) -> int:
 
 
 def positive(text: str) -> float:
-    """A number above 0."""
+    """A number above 0, from text; the type of a flag."""
     if not text.replace(".", "", 1).isdecimal() or float(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is refused; allowed is a number above 0")
     return float(text)
@@ -62,13 +62,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RankContext:
-    """One rank's place among the others, and its task.
+    """One rank among the others, and its task.
 
     Attributes:
-        argv: the command line of the run to come, for launch/train.py; may be empty.
+        rank: among all processes.
+        world_size: the number of all processes.
+        local_rank: among the processes of this host.
+        host: its name.
         device: where this rank's tensors live.
+        argv: the command line of the run to come, for launch/train.py; may be empty.
+        limits: what counts as healthy.
         talk: a gloo group of all ranks for the doctor's own use; None: there is only one rank.
-        token: the same on all ranks, and of this examination only.
+        token: a random word, the same on all ranks, for this examination only.
     """
 
     rank: int
@@ -83,7 +88,7 @@ class RankContext:
 
     @functools.cached_property
     def flags(self) -> list[str]:
-        """The run's flags; none where they cannot be read, which is a finding of the check of the arguments."""
+        """The run's flags; none if they cannot be read, which is a finding of the check of arguments."""
         try:
             return read_flags(self.argv)
         except (ValueError, OSError):
@@ -94,10 +99,10 @@ class RankContext:
         return value_of(self.flags, name) or value_of(self.flags, name.replace("_", "-"))
 
     def wait(self) -> None:
-        """Return when all ranks are here.
+        """Wait until all ranks are here.
 
         Raises:
-            TimeoutError: some are not; on rank 0 it says which.
+            TimeoutError: some are not; on rank 0 the message says which.
         """
         if self.talk is None:
             return
@@ -108,7 +113,7 @@ class RankContext:
             raise TimeoutError(f"not all ranks answer within {self.limits.timeout:.0f} s: {error}") from error
 
     def gather(self, facts: Any) -> list[Any]:
-        """All ranks' facts, on every rank.
+        """All ranks' facts by rank, on every rank.
 
         Raises:
             TimeoutError: as `wait`.
@@ -122,7 +127,7 @@ class RankContext:
 
 
 def make_context(argv: list[str], limits: Limits) -> RankContext:
-    """This rank's context, in the default process group, or alone where there is none."""
+    """This rank's context in the default process group, or alone if there is none."""
     together = dist.is_initialized()
     talk = dist.new_group(backend="gloo", timeout=timedelta(seconds=limits.timeout)) if together else None
     token = [secrets.token_hex(8)]

@@ -18,7 +18,7 @@ FLAGS = (
 
 
 def files(context: RankContext) -> Facts:
-    """Digests of the files that the command line names, and of the files in a folder that it names."""
+    """Digests of the files that the command line names, and of the files in folders that it names."""
     named = [path for flag in FLAGS if (path := context.flag(flag))]
     named += [word for word in context.argv[:1] if word.endswith(FILE_ENDINGS)]
     named += [path for path in [context.limits.accelerate_config] if path]
@@ -26,19 +26,19 @@ def files(context: RankContext) -> Facts:
 
 
 def _inside(path: Path) -> list[Path]:
-    """The file, or the files of the folder; nothing for what is neither, such as a name on the hub."""
+    """The file, or the files of the folder; nothing for any other name, such as one on the hub."""
     if path.is_dir():
         return sorted(file for file in path.iterdir() if file.is_file())
     return [path] if path.is_file() else []
 
 
 def show_files(reports: Reports) -> str:
-    """How much was compared."""
+    """The number of files that were compared."""
     return f"{len(next(iter(reports.values()))['files'])} files of the command line"
 
 
 def output(context: RankContext) -> Facts:
-    """Leave a file in the output folder, look for that of rank 0, and remove it."""
+    """Whether this rank can write to the output folder, and sees there the file that rank 0 writes."""
     folder = context.flag("--output_dir")
     here = existing(Path(folder)) if folder else None
     problem = _leave(here, context) if here else None
@@ -55,7 +55,7 @@ def _mark(context: RankContext, *, rank: int) -> str:
 
 
 def _leave(folder: Path, context: RankContext) -> str | None:
-    """Write this rank's file; what went wrong, if it did."""
+    """Write this rank's file; returns the error's text, or None."""
     try:
         (folder / _mark(context, rank=context.rank)).write_text("cached-ds doctor\n", encoding="utf-8")
     except OSError as error:
@@ -64,7 +64,7 @@ def _leave(folder: Path, context: RankContext) -> str | None:
 
 
 def judge_output(reports: Reports, _: Limits) -> Iterator[Finding]:
-    """Every rank writes, and sees what rank 0 writes."""
+    """Find ranks that cannot write, and warn of those that do not see what rank 0 writes."""
     written = 0 in reports and reports[0]["problem"] is None
     for rank, facts in sorted(reports.items()):
         if facts["problem"]:
@@ -75,7 +75,7 @@ def judge_output(reports: Reports, _: Limits) -> Iterator[Finding]:
 
 
 def show_output(reports: Reports) -> str:
-    """The folder."""
+    """The output folder, and how many ranks see what rank 0 writes."""
     seen = sum(facts["shared"] for facts in reports.values())
     return f"{next(iter(reports.values()))['folder']}: {seen} of {len(reports)} ranks see what rank 0 writes"
 

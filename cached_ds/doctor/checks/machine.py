@@ -1,4 +1,4 @@
-"""Machine: what each rank computes on, and what its host has left for it."""
+"""Machine: the device, cores, memory, disk space and limits that each rank has."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from cached_ds.doctor.checks.check import Check, Facts, Finding, Reports, by_host, bytes_text, span
 from cached_ds.doctor.checks.context import Limits, RankContext
 
-MOSTLY_FREE = 0.9  # of a device's memory before a run; less means that somebody else is on it
+MOSTLY_FREE = 0.9  # of a device's memory before a run; less means that somebody else uses it
 SHARED_MEMORY = Path("/dev/shm")
-SHARED_BYTES = 66 * 2**20  # what DeepSpeed takes of it for each rank of a host without GPUs
+SHARED_BYTES = 66 * 2**20  # DeepSpeed takes as much of it for each rank of a host without GPUs
 
 
 def devices(context: RankContext) -> Facts:
-    """The rank's GPU, if there are any."""
+    """The rank's GPU with its free and total bytes, or "CPU" where there is none.
+
+    Raises:
+        ValueError: the host has GPUs, but fewer than ranks.
+    """
     if context.device.type == "cpu":
         return {"host": context.host, "name": "CPU", "device": None}
     count = torch.cuda.device_count()
@@ -37,7 +41,7 @@ def devices(context: RankContext) -> Facts:
 
 
 def judge_devices(reports: Reports, _: Limits) -> Iterator[Finding]:
-    """One rank a device, all devices alike and free."""
+    """Find ranks that share a device; warn of devices that differ from most, or are partly in use."""
     owners: dict[str, int] = {}
     usual = Counter(facts["name"] for facts in reports.values()).most_common(1)[0][0]
     for rank, facts in sorted(reports.items()):
@@ -54,7 +58,7 @@ def judge_devices(reports: Reports, _: Limits) -> Iterator[Finding]:
 
 
 def show_devices(reports: Reports) -> str:
-    """How many of which, and what is free on the fullest."""
+    """How many devices of each name, and how much memory is free on them."""
     names = Counter(facts["name"] for facts in reports.values())
     free = [facts["free"] for facts in reports.values() if facts["device"]]
     text = ", ".join(f"{count} x {name}" for name, count in names.items())
@@ -62,12 +66,12 @@ def show_devices(reports: Reports) -> str:
 
 
 def cores(context: RankContext) -> Facts:
-    """The cores that this rank may run on, and its threads."""
+    """The cores that this rank may run on, and its number of threads."""
     return {"host": context.host, "cores": sorted(os.sched_getaffinity(0)), "threads": torch.get_num_threads()}
 
 
 def judge_cores(reports: Reports, _: Limits) -> Iterator[Finding]:
-    """No more threads on a host than its ranks have cores."""
+    """Warn of hosts whose ranks have more threads than cores."""
     for host, ranks in by_host(reports).items():
         count = len({core for rank in ranks for core in reports[rank]["cores"]})
         threads = sum(reports[rank]["threads"] for rank in ranks)
@@ -77,18 +81,18 @@ def judge_cores(reports: Reports, _: Limits) -> Iterator[Finding]:
 
 
 def show_cores(reports: Reports) -> str:
-    """Cores and threads of a rank."""
+    """Cores and threads of a rank, fewest to most."""
     count = span([len(facts["cores"]) for facts in reports.values()], str)
     return f"{count} core(s), {span([facts['threads'] for facts in reports.values()], str)} thread(s) a rank"
 
 
 def memory(context: RankContext) -> Facts:
-    """Free memory of the host."""
+    """Free memory of the host, in bytes."""
     return {"host": context.host, "free": psutil.virtual_memory().available}
 
 
 def judge_memory(reports: Reports, limits: Limits) -> Iterator[Finding]:
-    """Enough for each of a host's ranks."""
+    """Find ranks whose share of the host's free memory is below `min_memory`."""
     for ranks in by_host(reports).values():
         for rank in ranks:
             share = reports[rank]["free"] // len(ranks)
@@ -98,12 +102,12 @@ def judge_memory(reports: Reports, limits: Limits) -> Iterator[Finding]:
 
 
 def show_memory(reports: Reports) -> str:
-    """What a host has free."""
+    """Free memory of a host, least to most."""
     return f"{span([facts['free'] for facts in reports.values()], bytes_text)} of host memory free"
 
 
 def disk(context: RankContext) -> Facts:
-    """Free space in the folders that a run writes to; a folder yet to be made will lie in the nearest that exists."""
+    """Free bytes in the folders that a run writes to; a folder that is yet to be made counts as its nearest parent."""
     folders = {"the folder of temporary files": tempfile.gettempdir()}
     folders |= {"the cache of models": str(HF_HUB_CACHE), "the cache of data sets": str(HF_DATASETS_CACHE)}
     folders |= {name: path for name in ("--output_dir", "--offload_folder") if (path := context.flag(name))}
@@ -118,7 +122,7 @@ def existing(path: Path) -> Path:
 
 
 def judge_disk(reports: Reports, limits: Limits) -> Iterator[Finding]:
-    """Room in every folder, and in /dev/shm for what DeepSpeed's ranks share."""
+    """Find folders with less than `min_disk` free, and hosts whose /dev/shm is too small for DeepSpeed's ranks."""
     for ranks in by_host(reports).values():
         for rank in ranks:
             for folder, free in reports[rank]["free"].items():
@@ -132,13 +136,13 @@ def judge_disk(reports: Reports, limits: Limits) -> Iterator[Finding]:
 
 
 def show_disk(reports: Reports) -> str:
-    """The fullest folder."""
+    """The folder with the least free space."""
     free, folder = min((free, folder) for facts in reports.values() for folder, free in facts["free"].items())
     return f"least: {bytes_text(free)} free in {folder}"
 
 
 def open_files(__: RankContext) -> Facts:
-    """What the system lets one process have."""
+    """How many files a process may open, and how many bytes of memory it may lock."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     return {"files": _number(files), "locked": _number(locked)}
@@ -149,7 +153,7 @@ def _number(limit: int) -> float:
 
 
 def judge_open_files(reports: Reports, limits: Limits) -> Iterator[Finding]:
-    """Files enough; locked memory is only shown."""
+    """Find ranks that may open fewer than `min_open_files` files; locked memory is only shown."""
     for rank, facts in sorted(reports.items()):
         if facts["files"] < limits.min_open_files:
             text = f"may open {facts['files']} files (ulimit -n); --min_open_files is {limits.min_open_files}"
@@ -157,7 +161,7 @@ def judge_open_files(reports: Reports, limits: Limits) -> Iterator[Finding]:
 
 
 def show_open_files(reports: Reports) -> str:
-    """Both limits; RDMA wants unlimited locked memory."""
+    """Both limits, lowest to highest; RDMA needs unlimited locked memory."""
     files = span([facts["files"] for facts in reports.values()], lambda count: f"{count:.0f}")
     locked = span([facts["locked"] for facts in reports.values()], _locked_text)
     return f"{files} open files, {locked} of locked memory"

@@ -1,8 +1,8 @@
-"""Network: how fast all ranks reduce together, and each rank's link to the next, so that a slow one has a name.
+"""Network: how fast all ranks reduce together, and how fast each rank's link to the next is, so that a slow one shows.
 
-Sizes grow until a message takes long enough to be timed, so that a slow network is not asked to carry 16 MiB. What
-disturbs a link only ever makes it slower, so its best time counts. A link within a host is compared with others of its
-kind, one between hosts with those between hosts.
+Sizes grow until a message takes long enough to be timed, so that a slow network need not carry 16 MiB. Disturbances
+only ever make a link slower, so its best time counts. A link within a host is compared with others of its kind, one
+between hosts with others between hosts.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from cached_ds.doctor.checks.context import Limits, RankContext
 FIRST, LARGEST, GROWTH = 2**16, 2**24, 4  # bytes of a message
 ENOUGH = 0.1  # seconds: a message that takes longer is not made larger
 SMALL_REPEATS, LARGE_REPEATS = 20, 5
-SLOWER = 4  # times the median of its kind: a slow link
-FLOOR = 0.001  # seconds of latency that are never called slow in comparison
+SLOWER = 4  # a link is slow at this many times the median of its kind
+FLOOR = 0.001  # seconds added to that for latency, so that tiny ones are never called slow
 PHASES = 3  # of the ring: no rank is in two links of one phase
 
 
 def network(context: RankContext) -> Facts:
-    """Time the all-reduce, then the links of the ring, those without a common rank at once."""
+    """Latency (seconds) and bandwidth (bytes per second) of the all-reduce and of this rank's link to the next rank.
+
+    Links of the ring that have no rank in common are timed at the same time.
+    """
     if context.world_size == 1:
         return {}
     before, after = ((context.rank + step) % context.world_size for step in (-1, 1))
@@ -40,7 +43,7 @@ def network(context: RankContext) -> Facts:
 
 
 def _phase(rank: int, world_size: int) -> int:
-    """When the link from `rank` to the next is timed; in a ring of odd length the last link meets the first."""
+    """The phase in which the link from `rank` to the next is timed; in an odd ring the last link has one of its own."""
     return 2 if world_size % 2 and rank == world_size - 1 else rank % 2
 
 
@@ -57,7 +60,7 @@ def _bytes(context: RankContext, count: int) -> torch.Tensor:
 
 
 def _all_reduce(context: RankContext) -> dict[str, float]:
-    """Latency, and the bytes that each rank sends in a second."""
+    """Latency of the all-reduce in seconds, and the bytes that each rank sends in a second."""
     small = _bytes(context, 4)
     latency = statistics.median(_seconds(context, lambda: dist.all_reduce(small)) for _ in range(SMALL_REPEATS))
     count = FIRST
@@ -74,7 +77,7 @@ def _all_reduce_seconds(context: RankContext, count: int) -> float:
 
 
 def _slowest(context: RankContext, seconds: float) -> float:
-    """Of all ranks, so that they grow together."""
+    """The longest time of all ranks, so that all of them let the message grow together."""
     found = torch.tensor([seconds], device=context.device)
     dist.all_reduce(found, op=dist.ReduceOp.MAX)
     return found.item()
@@ -91,7 +94,7 @@ def _time_link(context: RankContext, to: int) -> dict[str, float]:
 
 
 def _exchange(context: RankContext, to: int, count: int) -> float:
-    """Send so many bytes and wait for one in return."""
+    """Seconds to send so many bytes and receive one in return."""
     dist.send(torch.tensor([count], device=context.device), to)
     large, answer = _bytes(context, count), _bytes(context, 1)
 
@@ -106,14 +109,14 @@ def _answer_link(context: RankContext, before: int) -> None:
     count = torch.tensor([0], device=context.device)
     answer = _bytes(context, 1)
     dist.recv(count, before)
-    while count.item():  # 0: that was the last one
+    while count.item():  # 0 ends the exchange
         dist.recv(_bytes(context, int(count.item())), before)
         dist.send(answer, before)
         dist.recv(count, before)
 
 
 def judge_network(reports: Reports, limits: Limits) -> Iterator[Finding]:
-    """Every link as fast as others of its kind, and above the limits."""
+    """Find links that are slow against others of their kind or the limits, and a slow all-reduce."""
     kinds: dict[bool, list[int]] = {}
     for rank, facts in sorted(reports.items()):
         target = reports.get(facts["to"])
@@ -148,7 +151,7 @@ def _judge_link(reports: Reports, rank: int, *, latency: float, bandwidth: float
 
 
 def show_network(reports: Reports) -> str:
-    """All-reduce and links, slowest to fastest."""
+    """Latency and bandwidth of all-reduce and links, lowest to highest."""
     parts = []
     for name, key in (("all-reduce", "all_reduce"), ("links", "link")):
         latency = span([facts[key]["latency"] for facts in reports.values()], _delay)

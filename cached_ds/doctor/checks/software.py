@@ -17,7 +17,7 @@ TRAIN = facts.PACKAGE.parent / "launch" / "train.py"
 
 
 def versions(context: RankContext) -> Facts:
-    """Of Python, of the packages that a run imports, of CUDA and NCCL where they are."""
+    """Versions of Python and of the packages that a run imports, and of CUDA and NCCL on GPUs."""
     found = facts.versions()
     if context.device.type == "cuda":
         found |= {"CUDA": str(torch.version.cuda), "NCCL": ".".join(map(str, torch.cuda.nccl.version()))}
@@ -25,29 +25,33 @@ def versions(context: RankContext) -> Facts:
 
 
 def judge_versions(reports: Reports, _: Limits) -> Iterator[Finding]:
-    """All the same."""
+    """Find versions that differ from those of most ranks."""
     for rank, name, value, usual in odd_values(reports, "versions"):
         yield Finding(rank=rank, text=f"{name} {value or 'is missing'}; other ranks have {usual}")
 
 
 def show_versions(reports: Reports) -> str:
-    """Those of the first rank."""
+    """The first rank's versions."""
     found = next(iter(reports.values()))["versions"]
     return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
 def code(_: RankContext) -> Facts:
-    """Digests of the sources of cached_ds, and of launch/train.py if this is a clone."""
+    """Digests of the source files of cached_ds, and of launch/train.py in a clone."""
     return {"files": facts.source_digests(*([TRAIN] if TRAIN.is_file() else []))}
 
 
 def show_code(reports: Reports) -> str:
-    """How much was compared."""
+    """The number of source files that were compared."""
     return f"{len(next(iter(reports.values()))['files'])} source files"
 
 
 def arguments(context: RankContext) -> Facts:
-    """Read the run's command line as launch/train.py will, and accelerate's config."""
+    """The run's flags, once the command line is read as launch/train.py does, and accelerate's config is checked.
+
+    Raises:
+        ValueError: what `parse` and `check_accelerate_config` refuse.
+    """
     config = context.limits.accelerate_config
     if config is not None:
         check_accelerate_config(config)
@@ -61,23 +65,23 @@ def arguments(context: RankContext) -> Facts:
 
 
 def judge_arguments(reports: Reports, _: Limits) -> Iterator[Finding]:
-    """The same flags everywhere; what is refused was raised while it was read."""
+    """Find flags that differ from those of most ranks; what cannot be read was raised by `arguments`."""
     for rank, name, value, usual in odd_values(reports, "flags"):
         own = "is not given" if value is None else value
         yield Finding(rank=rank, text=f"{name} {own}; other ranks have {usual or 'it'}")
 
 
 def show_arguments(reports: Reports) -> str:
-    """What was read."""
+    """Which command line and config were read."""
     read = next(iter(reports.values()))["read"]
     return f"{' and '.join(read)} as in launch/train.py" if read else "none given: give those of your run"
 
 
 def check_accelerate_config(path: str) -> None:
-    """Refuse keys that accelerate does not know: those of `fsdp_config` it would ignore.
+    """Refuse keys that accelerate does not know; in `fsdp_config`, it would ignore them.
 
     Raises:
-        ValueError: all unknown keys, each with the nearest known one; what is no mapping.
+        ValueError: all unknown keys, each with the nearest known one; or a file that is not a mapping.
     """
     from accelerate.commands.config.config_args import ClusterConfig
     from accelerate.commands.launch import launch_command_parser
