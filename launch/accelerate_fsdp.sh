@@ -5,8 +5,8 @@
 #   launch/accelerate_fsdp.sh 2 8 0 node1 --model_name_or_path ...    # on node1
 #   launch/accelerate_fsdp.sh 2 8 1 node1 --model_name_or_path ...    # on node2
 #
-# MASTER_ADDR is the node with NODE_RANK 0. MASTER_PORT (29500), FSDP_CONFIG (ds_configs/fsdp.yaml) and what env.sh reads
-# may be set before.
+# MASTER_ADDR is the node with NODE_RANK 0. MASTER_PORT (29500), FSDP_CONFIG (ds_configs/fsdp.yaml) and the variables of
+# env.sh may be set before.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 [ $# -ge 5 ] && are_numbers "${@:1:3}" || usage "$0"

@@ -5,13 +5,13 @@
 #   launch/deepspeed_hostfile.sh launch/hostfile --deepspeed ds_configs/zero2.json --model_name_or_path ...
 #
 # Needs pdsh, ssh without a password to every host, and this folder with its .venv at the same path on all of them.
-# MASTER_PORT (29500) and what env.sh reads may be set before.
+# MASTER_PORT (29500) and the variables of env.sh may be set before.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 [ $# -ge 2 ] || usage "$0"
 need_hostfile "$1"
 
-# DeepSpeed hands over only some variables; those of env.sh go through its environment file.
+# DeepSpeed passes on only some variables; its environment file adds those of env.sh.
 DS_ENV_FILE="$(mktemp)"
 trap 'rm -f "$DS_ENV_FILE"' EXIT
 export DS_ENV_FILE

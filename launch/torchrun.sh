@@ -5,12 +5,13 @@
 #   launch/torchrun.sh NODES RANKS_PER_NODE MASTER_ADDR TRAIN_ARGUMENTS...
 #   launch/torchrun.sh 2 8 node1 --save_strategy steps --save_steps 100 --model_name_or_path ...         # on both nodes
 #
-# MASTER_ADDR is any one of the nodes. MASTER_PORT (29500), MAX_RESTARTS (3) and what env.sh reads may be set before.
+# MASTER_ADDR is any of the nodes. MASTER_PORT (29500), MAX_RESTARTS (3) and the variables of env.sh may be set
+# before.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 [ $# -ge 4 ] && are_numbers "${@:1:2}" || usage "$0"
 
-# A store of its own for each start: in one that is shared, ranks would read what the last start left.
+# A store of its own for each start: in a shared one, ranks would read the entries that the last start left.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 need_port "$3" "${MASTER_PORT:-29500}"
 [ "$4" != doctor ] || MAX_RESTARTS=0

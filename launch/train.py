@@ -5,8 +5,8 @@
     torchrun --nproc_per_node 2 launch/train.py --model_name_or_path ... --train_file ...
     accelerate launch --config_file ds_configs/fsdp.yaml launch/train.py --model_name_or_path ... --train_file ...
 
-The scripts beside this file start it on many nodes; with `doctor` before its flags it is `cached-ds doctor` on these
-ranks, before the run itself. Flags and output files are those of transformers' `run_summarization.py`. Bad input ends
+The scripts beside this file start it on many nodes. With `doctor` before its flags it runs `cached-ds doctor` on the
+same ranks instead of training. Flags and output files are those of transformers' `run_summarization.py`. Bad input ends
 every rank with exit code 2 and one sentence, before any work.
 """
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Do the work, and leave."""
+    """Run the doctor or the training run, and end this rank."""
     if without_local_rank(argv)[:1] == ["doctor"]:
         sys.exit(cli.main(argv))
     work(argv)
@@ -62,7 +62,7 @@ def work(argv: Sequence[str]) -> None:
         rank_logs.set_up(info, str(training.output_dir), library_level=training.get_process_log_level())
         set_seed(arguments.training.seed)
         splits, tokenizer = build_data(arguments)
-        model: Any = build_model(arguments, tokenizer)  # whose class its config names
+        model: Any = build_model(arguments, tokenizer)  # its class is the one that its config names
         trainer = CachedSeq2SeqTrainer(
             model,
             arguments.training,
@@ -78,7 +78,7 @@ def work(argv: Sequence[str]) -> None:
 
 
 def metrics_for(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Callable[..., dict[str, float]] | None:
-    """ROUGE of generated summaries, if summaries are generated."""
+    """ROUGE of generated summaries; None if no summaries are generated."""
     if not arguments.training.predict_with_generate:
         return None
     return summary_metrics(tokenizer, facts=arguments.data.dataset_name == "keyfacts")
@@ -95,7 +95,7 @@ def user_errors(info: RankInfo | None) -> Iterator[None]:
 
 
 def run(trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments) -> None:
-    """What `--do_train`, `--do_eval` and `--do_predict` ask for, each with its files."""
+    """Do what `--do_train`, `--do_eval` and `--do_predict` ask for, and write the files of each."""
     training = arguments.training
     if training.do_train:
         train(trainer, splits["train"])
@@ -109,7 +109,7 @@ def run(trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments
 
 
 def draw(output_dir: str | None) -> str:
-    """The path of the picture or, since the run is complete without it, how to install matplotlib."""
+    """Draw the curves; returns the picture's path, or how to install matplotlib: the run is complete without it."""
     try:
         return str(report.draw(str(output_dir)))
     except MissingExtra as missing:
@@ -125,7 +125,7 @@ def train(trainer: CachedSeq2SeqTrainer, documents: Dataset) -> None:
 
 
 def predict(trainer: CachedSeq2SeqTrainer, documents: Dataset, *, num_samples: int) -> None:
-    """Generate the summaries of the test documents into `generated_predictions.txt`, and show some."""
+    """Write the summaries of the test documents to `generated_predictions.txt`, and print some."""
     result = trainer.predict(documents, metric_key_prefix="predict")
     save_metrics(trainer, "predict", result.metrics | {"predict_samples": len(documents)})
     if not trainer.is_world_process_zero() or not trainer.args.predict_with_generate:
@@ -142,7 +142,7 @@ def predict(trainer: CachedSeq2SeqTrainer, documents: Dataset, *, num_samples: i
 
 
 def save_metrics(trainer: CachedSeq2SeqTrainer, split: str, metrics: dict[str, float]) -> None:
-    """Log and write `{split}_results.json` and `all_results.json`."""
+    """Log the metrics, and write them to `{split}_results.json` and `all_results.json`."""
     trainer.log_metrics(split, metrics)
     trainer.save_metrics(split, metrics)
 

@@ -107,7 +107,7 @@ def show_memory(reports: Reports) -> str:
 
 
 def disk(context: RankContext) -> Facts:
-    """Free bytes in the folders that a run writes to; a folder that is yet to be made counts as its nearest parent."""
+    """Free bytes in the folders that a run writes to, or the nearest existing parent of one that is yet to be made."""
     folders = {"the folder of temporary files": tempfile.gettempdir()}
     folders |= {"the cache of models": str(HF_HUB_CACHE), "the cache of data sets": str(HF_DATASETS_CACHE)}
     folders |= {name: path for name in ("--output_dir", "--offload_folder") if (path := context.flag(name))}
