@@ -61,7 +61,7 @@ def shard(
         fully_shard(layer, **options)
     units: list[Any] = encoder_layers(model)
     for layer in units:
-        layer.set_modules_to_backward_prefetch([layer])  # itself, not the next one: one encoder layer at a time
+        layer.set_modules_to_backward_prefetch([layer])  # itself, not the next one: one layer at a time
     fully_shard(encoder, ignored_params=shared_parameters(model, encoder), **options)
     del options["reshard_after_forward"]  # the root's weights are used last in forward and first in backward
     fully_shard(model, **options)

@@ -47,7 +47,7 @@ class Request:
     Attributes:
         labels: [B, T].
         smoothing: weight of the uniform distribution.
-        num_items: what the sum is divided by; None: the number of labels that are not ignored.
+        num_items: divisor of the sum; None: the number of labels that are not ignored.
         bias: [1, V], added to the logits.
         loss: the scalar, once the head has run.
     """

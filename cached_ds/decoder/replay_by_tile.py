@@ -106,7 +106,7 @@ class _Attend(torch.autograd.Function):
         q, output, lse, anchor, *_ = ctx.saved_tensors
         call = ctx.call
         if not retains_graph():
-            ctx.call = None  # H is not to live as long as the loss does
+            ctx.call = None  # H need not live as long as the loss does
         with ctx.autocast.again():
             of_q, sums = _run_backward(call, gradients[0], q, output, lse)
         return None, of_q, torch.zeros_like(anchor), *sums

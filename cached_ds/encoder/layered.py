@@ -51,7 +51,7 @@ class Layered(Windowed):
         refuse_fsdp1(self)
 
     def _states(self, plan: ReplayPlan[EncoderPass]) -> Tensor:
-        """States [B, L, D]; the layers have anchors of their own."""
+        """H [B, L, D], from the encoder's own forward over the window batch; the layers have anchors of their own."""
         call, is_offloaded = self._cached_ds.call, self._cached_ds.config.offload != "none"
         try:
             with without_draws(self) as draws:

@@ -19,7 +19,7 @@ def draw(output_dir: str | Path) -> Path:
         ValueError: the folder has no `trainer_state.json`.
     """
     with needed_by(__name__):
-        from matplotlib.figure import Figure  # half a second, which most ranks and commands need not spend
+        from matplotlib.figure import Figure  # slow to import, and most ranks and commands draw nothing
 
     state = Path(output_dir) / "trainer_state.json"
     if not state.is_file():

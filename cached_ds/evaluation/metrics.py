@@ -31,7 +31,7 @@ def rouge(predictions: Sequence[str], references: Sequence[str]) -> dict[str, fl
 
 def _scorer() -> Any:
     with needed_by("ROUGE"):
-        from rouge_score import rouge_scorer  # with nltk, nearly half a second: only for runs that generate
+        from rouge_score import rouge_scorer  # slow to import (nltk), and only runs that generate need it
     return rouge_scorer.RougeScorer(ROUGE_TYPES, use_stemmer=True)
 
 

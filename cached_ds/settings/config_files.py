@@ -23,7 +23,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             if key.value in seen:
-                message = f"key {key.value!r} stands twice in one mapping"
+                message = f"key {key.value!r} appears twice in one mapping"
                 raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
@@ -50,7 +50,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
         counts = Counter(key for key, _ in pairs)
         for key, count in counts.items():
             if count > 1:
-                raise ValueError(f"{path}: key {key!r} stands {count} times in one object")
+                raise ValueError(f"{path}: key {key!r} appears {count} times in one object")
         return dict(pairs)
 
     try:

@@ -33,7 +33,7 @@ with needed_by("a DeepSpeed config"):
     from deepspeed.utils.config import DeepSpeedThroughputTimerConfig
     from pydantic import BaseModel
 
-# Known keys of a section: key -> the known keys below it, or None where anything may stand below.
+# Known keys of a section: key -> the known keys below it, or None where anything is allowed below.
 Schema = dict[str, "Schema | None"]
 
 

@@ -1,7 +1,7 @@
 """Windows: how whole documents are cut, and how the states of the windows become the states of the documents.
 
 Pure functions on the host: no model, no torch.distributed. A document `<s> content </s>` is cut into overlapping or
-touching slices of its content; every window repeats the document's frame (its head: BOS and prefix; its tail: EOS):
+adjacent slices of its content; every window repeats the document's frame (its head: BOS and prefix; its tail: EOS):
 
     document   <s> P P | a b c d e f g h i j | </s>          window = 8, overlap = 1
     window 0   <s> P P   a b c d               </s>          keeps <s> P P a b c

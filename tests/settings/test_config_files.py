@@ -27,10 +27,10 @@ def test_formats_read_alike(tmp_path, name, text):
     ("name", "text", "message"),
     [
         ("a.json", '{"x": 1,\n "y": }', r"a\.json, line 2: "),
-        ("a.json", '{"x": {"y": 1, "y": 2}}', r"a\.json: key 'y' stands 2 times"),
+        ("a.json", '{"x": {"y": 1, "y": 2}}', r"a\.json: key 'y' appears 2 times"),
         ("a.json", "[1]", r"a\.json: holds list, not a mapping"),
         ("a.yaml", "x: 1\ny: [1\n", r"a\.yaml, line 3: "),
-        ("a.yaml", "x: 1\nx: 2\n", r"a\.yaml, line 2: key 'x' stands twice"),
+        ("a.yaml", "x: 1\nx: 2\n", r"a\.yaml, line 2: key 'x' appears twice"),
         ("a.yaml", "", r"a\.yaml: holds NoneType, not a mapping"),
         ("a.toml", "", r"a\.toml: a config file ends in \.json, \.yaml, \.yml, not in '\.toml'"),
     ],

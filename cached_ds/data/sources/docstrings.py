@@ -50,7 +50,7 @@ def parse(source: str) -> ast.Module | None:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Pause the cyclic garbage collector, which takes five sixths of the time while a large tree is built."""
+    """Pause the cyclic garbage collector, which takes most of the time while a large tree is built."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
