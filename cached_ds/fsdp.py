@@ -1,4 +1,4 @@
-"""FSDP2: shard an attached model. The windowed encoder is one unit; under the layer schedule, each of its layers is.
+"""FSDP2: shard an attached model. The windowed encoder is one unit or, under the layer schedule, one unit per layer.
 
 A unit's parameters are gathered once in forward and once in backward, for all windows of all documents, so the number
 of collectives does not depend on a rank's documents. Each decoder layer is a unit of its own. A weight that the encoder

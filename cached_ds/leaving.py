@@ -24,7 +24,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 def leave(code: int = 0) -> None:
-    """Wait for the other ranks, then end this process with exit code `code`; without a process group, only return.
+    """Wait for the other ranks, then end this process with the given exit code; without a process group, only return.
 
     Call it last, once all files are written: nothing after it runs, `finally` blocks included.
     """
@@ -38,7 +38,7 @@ def leave(code: int = 0) -> None:
 
 
 def give_up(code: int) -> NoReturn:
-    """End this process with exit code `code`, without waiting for the other ranks, which will see it gone."""
+    """End this process with the given exit code, without waiting for the other ranks, which will see it gone."""
     if dist.is_initialized():
         remove_shared_buffer(dist.get_rank())
     _end(code=code)
