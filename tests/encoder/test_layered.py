@@ -17,7 +17,6 @@ from helpers.saved_bytes import SavedBytes
 from peft import LoraConfig, get_peft_model
 
 from cached_ds import CachedConfig, attach, detach, fsdp
-from cached_ds.encoder.layered import Replayed
 
 SETTINGS = {
     "default": {},
@@ -241,17 +240,11 @@ def peak_of_gathered_layers(engine):
     config.encoder_layers = 4
     model = attach(tiny.MODELS["bart"](config).train(), window=tiny.WINDOW, schedule="layer")
     runner = engines.make_engine(engine, model, 1, **({"zero": engines.RELEASE} if engine == "zero3" else {}))
-    layers = [module for module in model.modules() if isinstance(module, Replayed)]
-    seen, run = [], Replayed._run
-
-    def watched(*args, **kwargs):
-        seen.append([gathered(layer, engine) for layer in layers])
-        return run(*args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Replayed, "_run", watched)
-        for batches in engines.documents("bart", rank=dist.get_rank(), steps=3, accumulation=1, windows=(1, 5)):
-            runner.step(batches)
+    layers, seen = model.get_encoder().layers, []
+    for layer in layers:
+        layer.self_attn.register_forward_pre_hook(lambda *_: seen.append([gathered(each, engine) for each in layers]))
+    for batches in engines.documents("bart", rank=dist.get_rank(), steps=3, accumulation=1, windows=(1, 5)):
+        runner.step(batches)
     assert len(layers) == 4 and all(any(column) for column in zip(*seen, strict=True)), "nothing was seen"
     return max(map(sum, seen))
 
