@@ -67,7 +67,8 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
     check_window(family, inner.config, config)
     decoder: Any = inner.get_decoder()
     layers = len(getattr(decoder, family.layers))
-    encoder._cached_ds = decoder._cached_ds = AttachedState(config, family, Budget(config, layers))
+    state = AttachedState(config, family, Budget(config, layers), vars(inner).get(LOSS_FLAG))
+    encoder._cached_ds = decoder._cached_ds = state
     if config.schedule == "layer":
         attach_layers(encoder)
     encoder.__class__ = swapped_class(Layered if config.schedule == "layer" else Windowed, encoder.__class__)
@@ -110,10 +111,13 @@ def detach(model: M) -> M:
     detach_layers(encoder)
     encoder.__class__ = base_of(encoder)
     undo(getattr(encoder, encoder._cached_ds.family.layers))
+    told = encoder._cached_ds.accepts_loss_kwargs
     del encoder._cached_ds, inner.get_decoder()._cached_ds
     detach_streaming(inner)
     detach_loss(inner)
     delattr(inner, LOSS_FLAG)
+    if told is not None:
+        setattr(inner, LOSS_FLAG, told)
     remove_hook(inner, _begin_call)
     return model
 

@@ -105,6 +105,7 @@ def detach_streaming(model: PreTrainedModel) -> None:
     for attention in [module for module in decoder.modules() if isinstance(module, Streamed)]:
         attention.__class__ = base_of(attention)
         del attention.names
+        vars(attention).pop("documents", None)
     remove_hook(decoder, _hand_over)
 
 

@@ -59,6 +59,7 @@ class AttachedState:
         config: how to cut and replay.
         family: the architecture's names and shapes.
         budget: what was measured and decided once.
+        accepts_loss_kwargs: what the model itself said to transformers' Trainer before `attach`, if it said anything.
         call: the model call under way, or the last one.
         counters: of documents read, since `attach`.
     """
@@ -66,5 +67,6 @@ class AttachedState:
     config: CachedConfig
     family: Family
     budget: Budget
+    accepts_loss_kwargs: bool | None = None
     call: ModelCall = field(default_factory=ModelCall)
     counters: Counters = field(default_factory=Counters)

@@ -71,16 +71,25 @@ def test_a_spawned_process_takes_an_attached_model():
 
 
 @families
-def test_detach_restores_class_hooks_and_attributes(family):
+@pytest.mark.parametrize("schedule", ["window", "layer"])
+def test_detach_restores_class_hooks_and_attributes(family, schedule):
     model, before = tiny.make_model(family), tiny.make_model(family)
-    assert detach(attach(model, window=tiny.WINDOW)) is model
+    attach(model, window=tiny.WINDOW, schedule=schedule)(**tiny.make_batch(family, (40,))).loss.backward()
+    assert detach(model) is model
     assert type(model.get_encoder()) is type(before.get_encoder())
-    assert not hasattr(model.get_encoder(), "cached")
+    assert not hasattr(model.get_encoder(), "_cached_ds")
     assert "accepts_loss_kwargs" not in vars(model)
     assert not model._forward_pre_hooks and not model._forward_pre_hooks_with_kwargs
     assert not model._forward_hooks and type(model.lm_head) is type(before.lm_head)
-    assert vars(model).keys() == vars(before).keys()
-    assert vars(model.get_encoder()).keys() == vars(before.get_encoder()).keys()
+    for (name, found), expected in zip(model.named_modules(), before.modules(), strict=True):
+        assert type(found) is type(expected) and vars(found).keys() == vars(expected).keys(), name
+
+
+def test_detach_leaves_what_the_model_itself_says_to_the_trainer():
+    model = tiny.make_model("bart")
+    model.accepts_loss_kwargs = True
+    assert attach(model, window=tiny.WINDOW).accepts_loss_kwargs is False
+    assert detach(model).accepts_loss_kwargs is True
 
 
 def test_the_trainer_is_told_that_the_loss_is_a_mean():
