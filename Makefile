@@ -43,7 +43,7 @@ test: lint
 	$(PYTHON) -m pytest $(FLAGS)
 
 parity: install
-	$(PYTHON) benchmarks/parity.py
+	$(PYTHON) benchmarks/parity.py $(FLAGS)
 
 memory: install
 	$(PYTHON) benchmarks/memory.py $(FLAGS)

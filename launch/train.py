@@ -34,7 +34,7 @@ try:
     from cached_ds.run.arguments import Arguments, parse
     from cached_ds.run.build import build_data, build_model
     from cached_ds.run.flags import without_local_rank
-    from cached_ds.training import checkpoints as resuming
+    from cached_ds.training import checkpoints
 except MissingExtra as missing:
     print(f"train.py: error: {missing}", file=sys.stderr)
     sys.exit(2)
@@ -118,7 +118,7 @@ def draw(output_dir: str | None) -> str:
 
 def train(trainer: CachedSeq2SeqTrainer, documents: Dataset) -> None:
     """Train, and save the model as `from_pretrained` reads it."""
-    result = trainer.train(resume_from_checkpoint=resuming.choose_checkpoint(trainer.args))
+    result = trainer.train(resume_from_checkpoint=checkpoints.choose_checkpoint(trainer.args))
     trainer.save_model()
     save_metrics(trainer, "train", result.metrics | {"train_samples": len(documents)})
     trainer.save_state()

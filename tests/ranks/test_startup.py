@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cached_ds.ranks import startup
-from cached_ds.training import checkpoints as resuming
+from cached_ds.training import checkpoints
 
 CUDA = torch.device("cuda", 0)
 FSDP = {"ACCELERATE_USE_FSDP": "true"}
@@ -50,13 +50,13 @@ def checkpoint(folder, step, *, state="{}", random_state=True):
 def test_only_a_restart_goes_on_by_itself_and_only_from_what_is_complete(tmp_path, monkeypatch):
     training = SimpleNamespace(output_dir=tmp_path, resume_from_checkpoint=None, world_size=1, process_index=0)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert resuming.choose_checkpoint(training) is None, "nothing to go on from"
+    assert checkpoints.choose_checkpoint(training) is None, "nothing to go on from"
     checkpoint(tmp_path, 9)
     checkpoint(tmp_path, 10)
     checkpoint(tmp_path, 11, random_state=False)
     checkpoint(tmp_path, 12, state='{"global_')
-    assert resuming.choose_checkpoint(training) == str(tmp_path / "checkpoint-10")
+    assert checkpoints.choose_checkpoint(training) == str(tmp_path / "checkpoint-10")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    assert resuming.choose_checkpoint(training) is None, "a first start"
+    assert checkpoints.choose_checkpoint(training) is None, "a first start"
     training.resume_from_checkpoint = "true"
-    assert resuming.choose_checkpoint(training) is True
+    assert checkpoints.choose_checkpoint(training) is True
