@@ -61,23 +61,27 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
         raise ValueError(f"give either a CachedConfig or its fields, not both: {', '.join(sorted(fields))}")
     config = CachedConfig.from_dict(fields) if config is None else config
     inner = inner_model(model)
-    encoder: Any = inner.get_encoder()
-    _check_attachable(encoder)
+    _check_attachable(inner.get_encoder())
     family = family_of(inner.config)
     check_window(family, inner.config, config)
-    decoder: Any = inner.get_decoder()
-    layers = len(getattr(decoder, family.layers))
+    layers = len(getattr(inner.get_decoder(), family.layers))
     state = AttachedState(config, family, Budget(config, layers), vars(inner).get(LOSS_FLAG))
-    encoder._cached_ds = decoder._cached_ds = state
-    if config.schedule == "layer":
+    _change(inner, state)
+    return model
+
+
+def _change(inner: PreTrainedModel, state: AttachedState) -> None:
+    """Make the changes that the module's docstring lists."""
+    encoder: Any = inner.get_encoder()
+    encoder._cached_ds = inner.get_decoder()._cached_ds = state
+    if state.config.schedule == "layer":
         attach_layers(encoder)
-    encoder.__class__ = swapped_class(Layered if config.schedule == "layer" else Windowed, encoder.__class__)
-    if config.stream_cross_attention:
-        attach_streaming(inner, family)
+    encoder.__class__ = swapped_class(Layered if state.config.schedule == "layer" else Windowed, encoder.__class__)
+    if state.config.stream_cross_attention:
+        attach_streaming(inner, state.family)
     attach_loss(inner)
     setattr(inner, LOSS_FLAG, False)
     inner.register_forward_pre_hook(_begin_call, with_kwargs=True)
-    return model
 
 
 def ensure_attached(model: M, config: CachedConfig | None) -> M:
