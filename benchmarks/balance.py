@@ -23,17 +23,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch.utils.data import RandomSampler, Sampler
+from tqdm import tqdm
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from cached_ds.training.sampler import LengthBalancedSampler
 from harness.benchmark import MEASURED, Benchmark, flag_parser
 from harness.trials import write_json
 from probes.idle import idle_share, rank_times
 from reports import plots
 from reports.results import Promise, Results, Row, markdown, number
 from subjects.lengths import DATA
-from torch.utils.data import RandomSampler, Sampler
-from tqdm import tqdm
-from transformers.trainer_pt_utils import LengthGroupedSampler
-
-from cached_ds.training.sampler import LengthBalancedSampler
 
 FIXED_TOKENS = 512
 SAMPLERS = ("random", "length grouping", "cached_ds")

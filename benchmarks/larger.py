@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
+
 from harness.benchmark import Benchmark, add_trial_flags, flag_parser
 from harness.machine import Machine, all_cores
 from harness.runners import LocalRunner

@@ -20,12 +20,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from harness import trials
 from harness.benchmark import Benchmark, add_trial_flags, flag_parser
 from harness.machine import Machine, all_cores
 from harness.trials import Result, Store, Trial
 from reports.results import Promise, Row, markdown
-from safetensors import safe_open
 
 TOKENS = 524288
 RUNS: dict[str, dict[str, Any]] = {

@@ -19,10 +19,11 @@ import sys
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
+
 from harness.benchmark import Benchmark, flag_parser
 from harness.trials import write_json
 from reports.results import Promise, Row, markdown
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

@@ -18,6 +18,7 @@ import argparse
 import sys
 from typing import Any
 
+from cached_ds import leaving
 from harness.benchmark import Benchmark, add_trial_flags, flag_parser
 from harness.machine import Machine, all_cores
 from harness.runners import discover, make_runner
@@ -25,8 +26,6 @@ from harness.trials import Trial
 from reports import scaling_plots, scaling_report
 from subjects.shape import Shape
 from subjects.trainers import ALONE, COMPARED
-
-from cached_ds import leaving
 
 SCRIPT = "scaling_step.py"
 SHORT = 64  # tokens of a document whose step is counted: collectives do not depend on its length

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.cpp_extension import get_default_build_root
+
 from helpers.rank_pool import RankPool
 from lab import workshop
 from lab.hosts import two_hosts
 from lab.launched_pool import Pools
-from torch.utils.cpp_extension import get_default_build_root
 
 BUILD_SECONDS = 300  # DeepSpeed compiles its shared-memory op once per machine: 45 s on two idle cores
 BUILD = "from deepspeed.ops.op_builder import ShareMemCommBuilder; ShareMemCommBuilder().load()"

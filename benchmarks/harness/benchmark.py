@@ -16,11 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports.results import Promise, Row
-
 from harness import trials
 from harness.machine import BENCHMARKS, Machine
 from harness.trials import Run, Store, Trial
+from reports.results import Promise, Row
 
 MEASURED = BENCHMARKS.parent / "docs" / "measured"
 Rows = list[Row]

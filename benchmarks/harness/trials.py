@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reports.results import Row
 from tqdm import tqdm
 
 from harness.machine import BENCHMARKS, Machine
+from reports.results import Row
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "MemoryError", "Cannot allocate memory")
 Result = dict[str, Any]

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from subjects.shape import Shape
 from torch import Tensor
+
+from subjects.shape import Shape
 
 REPEATS = 5
 

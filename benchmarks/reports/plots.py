@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from subjects.shape import Shape
-from subjects.variants import CACHED, NAMES, plain_title
 
 from reports.results import Results, Row, tokens
+from subjects.shape import Shape
+from subjects.variants import CACHED, NAMES, plain_title
 
 MARKERS = dict(zip(NAMES, "xsv^DPoph", strict=True))
 

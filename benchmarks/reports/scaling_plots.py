@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+
 from probes import collectives
 from probes.state_bytes import PARTS
-from subjects.trainers import ALONE, COMPARED, TITLES
-
 from reports.results import Row
 from reports.scaling_results import Counted, Scaling
+from subjects.trainers import ALONE, COMPARED, TITLES
 
 MARKERS = dict(zip(COMPARED, "os^Dv", strict=True))
 MIB = 2**20

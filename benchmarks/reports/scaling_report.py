@@ -5,10 +5,9 @@ from __future__ import annotations
 import statistics
 
 from probes import collectives, state_bytes
-from subjects.trainers import ALONE, COMPARED, TITLES
-
 from reports.results import Promise, Row, markdown, number
 from reports.scaling_results import Counted, Scaling
+from subjects.trainers import ALONE, COMPARED, TITLES
 
 SHARE, DEVIATION = 0.95, 0.02
 LONG = 16384  # tokens from which the share is promised

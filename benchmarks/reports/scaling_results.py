@@ -11,9 +11,8 @@ from typing import Any
 
 from probes import state_bytes
 from probes.collectives import Found
-from subjects.trainers import ALONE
-
 from reports.results import Row
+from subjects.trainers import ALONE
 
 Counted = dict[str, Any]
 

@@ -14,11 +14,10 @@ import sys
 import time
 from typing import Any
 
+from cached_ds import leaving
 from probes.process import reset_peak, resident
 from probes.state_bytes import state_bytes
 from subjects.shape import Shape
-
-from cached_ds import leaving
 from workers.rank import init_process_group, leave_last, make_documents, make_trainer
 
 

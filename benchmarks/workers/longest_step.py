@@ -14,12 +14,12 @@ import time
 from typing import Any
 
 import torch
-from probes.process import reset_peak, resident
 from safetensors.torch import save_file
-from subjects.shape import Shape, make_batch, make_model
 from tqdm import tqdm
 
 import cached_ds
+from probes.process import reset_peak, resident
+from subjects.shape import Shape, make_batch, make_model
 
 LEARNING_RATE = 1e-5
 

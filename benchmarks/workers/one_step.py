@@ -19,11 +19,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from peers import STEPS
 from probes import matmuls
 from probes.process import EncoderSeconds, SavedBytes, reset_peak, resident
 from subjects.shape import Shape, make_batch, make_model
-from torch import Tensor
 
 Step = Callable[[dict[str, Tensor]], Tensor]
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from subjects.shape import Shape, make_batch, make_model
-from subjects.trainers import ALONE, TRAINERS, AloneTrainer, Batch
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import cached_ds
+from subjects.shape import Shape, make_batch, make_model
+from subjects.trainers import ALONE, TRAINERS, AloneTrainer, Batch
 
 
 def init_process_group(settings: dict[str, Any]) -> dist.Store | None:

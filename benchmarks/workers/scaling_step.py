@@ -17,12 +17,12 @@ import time
 from typing import Any
 
 import torch
+
+from cached_ds import leaving
 from probes.collectives import Collectives
 from probes.state_bytes import state_bytes
 from subjects.shape import Shape
 from subjects.trainers import AloneTrainer, Batch
-
-from cached_ds import leaving
 from workers.rank import init_process_group, leave_last, make_documents, make_trainer, wait_for_all
 
 WARM_UP = 2  # windows

@@ -7,17 +7,17 @@ import json
 import statistics
 import sys
 
-import balance
 import pytest
 from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given
 from hypothesis import strategies as st
-from probes.idle import idle_share
-from subjects.lengths import DATA, Lengths
 from torch.utils.data import BatchSampler, RandomSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+import balance
 from cached_ds.training.sampler import LengthBalancedSampler
+from probes.idle import idle_share
+from subjects.lengths import DATA, Lengths
 
 
 def speed_json(path, seconds):

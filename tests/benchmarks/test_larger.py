@@ -6,12 +6,13 @@ import dataclasses
 import os
 import sys
 
-import larger
 import pytest
+from made_up import broken, rows_of
+
+import larger
 from harness.machine import Machine
 from harness.runners import LocalRunner
 from lab.slow import slow_but
-from made_up import broken, rows_of
 from subjects.trainers import ALONE
 
 TINY = {"vocabulary": 64, "width": 32, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "feed_forward": 64}

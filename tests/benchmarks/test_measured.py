@@ -8,9 +8,10 @@ import shutil
 import sys
 from types import SimpleNamespace
 
+import pytest
+
 import balance
 import parity
-import pytest
 import scaling
 from harness import trials
 from harness.benchmark import MEASURED

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from made_up import FIELDS, TINY
+from torch.utils.flop_counter import FlopCounterMode
+
 from helpers import oracle
 from helpers.compare import EXACT, gradients, worst_error
-from made_up import FIELDS, TINY
 from peers import EXACT as EXACT_PEERS
 from peers import STEPS, full, windows
 from probes import flops, matmuls
 from subjects.shape import Shape, make_batch, make_model
 from subjects.variants import CACHED, FLOP_KINDS, NAMES, PEERS
-from torch.utils.flop_counter import FlopCounterMode
 from workers.one_step import measure
 
 SHAPE = Shape(**TINY)

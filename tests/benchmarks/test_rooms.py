@@ -6,6 +6,7 @@ import ast
 import re
 
 import pytest
+
 from harness.machine import BENCHMARKS
 from helpers.repo import ROOT, nodes, parsed
 

@@ -11,16 +11,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import scaling
 import torch.distributed as dist
+from made_up import broken, rows_of
+from step_costs import costs_by_engine
+
+import scaling
 from harness import runners, trials
 from harness.machine import BENCHMARKS, Machine
 from harness.runners import LaunchedRunner, LocalRunner
 from harness.trials import Trial
-from made_up import broken, rows_of
 from probes import collectives, state_bytes
 from reports import scaling_plots, scaling_report
-from step_costs import costs_by_engine
 from subjects.trainers import ALONE, COMPARED
 
 WEIGHTS = 184_320  # bytes of all parameters of the tiny model, which has 91

@@ -6,15 +6,16 @@ import argparse
 import json
 import sys
 
-import longest
-import memory
 import pytest
-import speed
 import torch
 from made_up import FIELDS, TINY, rows_of
+from safetensors.torch import save_file
+
+import longest
+import memory
+import speed
 from reports import plots
 from reports.results import Promise
-from safetensors.torch import save_file
 from subjects.shape import Shape
 from subjects.variants import NAMES
 

@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+from made_up import FIELDS, TINY
+
 from harness import trials
 from harness.machine import BENCHMARKS, Machine
 from harness.trials import Store, Trial
-from made_up import FIELDS, TINY
 
 MACHINE = Machine(cores=(0,), timeout=60)
 PROGRAM = Path(__file__).parent / "programs" / "run_trial.py"

@@ -7,9 +7,6 @@ import pickle
 
 import pytest
 import torch
-from helpers import engines, tiny
-from helpers.compare import EXACT, gradients, worst_error
-from helpers.engines import FP32
 from torch import nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,6 +14,9 @@ from transformers.trainer_pt_utils import LabelSmoother
 
 from cached_ds.decoder import chunked_loss as chunked
 from cached_ds.decoder.chunked_loss import ChunkedHead, attach_loss, detach_loss, has_chunked_loss
+from helpers import engines, tiny
+from helpers.compare import EXACT, gradients, worst_error
+from helpers.engines import FP32
 
 families = pytest.mark.parametrize("family", tiny.FAMILIES)
 TARGET = 7  # 2 x 7 positions: five chunks of three, the last one ragged

@@ -7,9 +7,6 @@ import gc
 
 import pytest
 import torch
-from helpers import oracle, tiny
-from helpers.compare import EXACT, gradients, worst_error
-from helpers.saved_bytes import SavedBytes
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import cached_ds.decoder.document_states
@@ -17,6 +14,9 @@ from cached_ds import attach, detach
 from cached_ds.decoder.cross_attention import Streamed
 from cached_ds.decoder.document_states import DocumentStates
 from cached_ds.decoder.tile_kernels import FlashCpu, Plain, kernel_for, merge_
+from helpers import oracle, tiny
+from helpers.compare import EXACT, gradients, worst_error
+from helpers.saved_bytes import SavedBytes
 
 TILE = 16  # several tiles per document
 

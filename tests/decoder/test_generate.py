@@ -6,10 +6,10 @@ import copy
 
 import pytest
 import torch
-from helpers import oracle, tiny
 from transformers.modeling_outputs import BaseModelOutput
 
 from cached_ds import attach
+from helpers import oracle, tiny
 
 families = pytest.mark.parametrize("family", tiny.FAMILIES)
 WAYS = {"greedy": {}, "beams": {"num_beams": 3}, "two-beams-back": {"num_beams": 3, "num_return_sequences": 2}}

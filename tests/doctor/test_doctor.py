@@ -9,14 +9,14 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch.distributed as dist
-from lab import commands, workshop
-from lab.commands import launcher
-from lab.programs import PROGRAMS
 
 from cached_ds.doctor import Limits, examine
 from cached_ds.doctor.checks import clock, network, software
 from cached_ds.doctor.checks.context import make_context
 from cached_ds.provenance import facts
+from lab import commands, workshop
+from lab.commands import launcher
+from lab.programs import PROGRAMS
 
 CALM = Limits(min_bandwidth=1e-3, max_latency=1e4, min_memory=1, min_disk=1, min_open_files=1, timeout=60)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lab import host_scripts
 from lab.slow import slow_but
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from helpers.repo import ROOT
 
 from cached_ds.doctor import Limits
 from cached_ds.doctor.checks import clock, files, machine, network, software
 from cached_ds.doctor.checks.check import Check, Finding, bytes_text
 from cached_ds.doctor.examination import judge
 from cached_ds.doctor.table import Row, render
+from helpers.repo import ROOT
 
 GIB = 2**30
 GPU = {"host": "a", "name": "H100", "device": "GPU-1", "free": 79 * GIB, "total": 80 * GIB}

@@ -7,11 +7,11 @@ import pickle
 
 import pytest
 import torch
-from helpers import tiny
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from cached_ds import CachedConfig, attach, detach
 from cached_ds.attachment import is_attached, windowed_encoder
+from helpers import tiny
 
 families = pytest.mark.parametrize("family", tiny.FAMILIES)
 

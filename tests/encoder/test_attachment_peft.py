@@ -7,11 +7,11 @@ import copy
 import peft
 import pytest
 import torch
-from helpers import oracle, tiny
-from helpers.compare import EXACT, worst_error
 
 from cached_ds import attach, detach
 from cached_ds.attachment import windowed_encoder
+from helpers import oracle, tiny
+from helpers.compare import EXACT, worst_error
 
 LENGTHS = (40, 23)
 

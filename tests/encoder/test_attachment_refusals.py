@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import tiny
 from transformers import GPT2Config, GPT2LMHeadModel, MvpConfig, MvpForConditionalGeneration
 
 from cached_ds import CachedConfig, attach, detach
+from helpers import tiny
 
 SMALL = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
 HEADS = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import engines, tiny
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from cached_ds import attach, fsdp
 from cached_ds.encoder.layered import Replayed
 from cached_ds.encoder.windowed import Windowed
+from helpers import engines, tiny
 
 EQUAL, UNEQUAL = (3, 3), (1, 7)
 SECONDS = 110  # a hang ends here, and fails; starting the ranks and importing DeepSpeed takes 45 s of it

@@ -10,13 +10,13 @@ import sys
 import pytest
 import torch
 import torch.distributed as dist
+from peft import LoraConfig, get_peft_model
+
+from cached_ds import CachedConfig, attach, detach, fsdp
 from helpers import engines, tiny
 from helpers.compare import EXACT, gradient_error, gradients, worst_error
 from helpers.engines import FP32
 from helpers.saved_bytes import SavedBytes
-from peft import LoraConfig, get_peft_model
-
-from cached_ds import CachedConfig, attach, detach, fsdp
 
 SETTINGS = {
     "default": {},

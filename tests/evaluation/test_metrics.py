@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lab import workshop
 from rouge_score import rouge_scorer
 from transformers import AutoTokenizer, EvalPrediction
 
 from cached_ds.evaluation.metrics import one_sentence_a_line, rouge, summary_metrics
+from lab import workshop
 
 
 def test_rouge_of_equal_and_disjoint_texts():

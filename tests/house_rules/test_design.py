@@ -6,6 +6,7 @@ import ast
 import re
 
 import pytest
+
 from helpers.pages import section, table_rows, text_of
 from helpers.repo import ROOT, parsed, source_files
 

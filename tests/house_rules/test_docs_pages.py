@@ -7,6 +7,7 @@ import re
 import tomllib
 
 import pytest
+
 from helpers.pages import PAGES, blocks, fields_table, section, table_rows, text_of, trees
 from helpers.repo import FOLDERS, files_in, nodes, shown
 

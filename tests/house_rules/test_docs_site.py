@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 from helpers.repo import ROOT
 
 pytestmark = pytest.mark.timeout(240)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from helpers import tiny
 from helpers.pages import section, table_rows, text_of
 from helpers.repo import ROOT

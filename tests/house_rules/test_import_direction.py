@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from helpers.repo import ROOT, parsed, shown, source_files
 
 PACKAGE = ROOT / "cached_ds"

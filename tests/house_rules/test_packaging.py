@@ -7,12 +7,12 @@ import subprocess
 import sys
 from importlib.metadata import packages_distributions, requires
 
-from helpers.repo import FOLDERS, ROOT, parsed, shown, source_files
-from lab.installed import distributions, requirements
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from cached_ds.settings.extras import EXTRA_OF
+from helpers.repo import FOLDERS, ROOT, parsed, shown, source_files
+from lab.installed import distributions, requirements
 
 LIGHT = {"accelerate", "psutil", "pyyaml", "torch", "transformers"}
 

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+
 from helpers.pages import PAGES, text_of
 from helpers.repo import ROOT, shown
 from lab import workshop

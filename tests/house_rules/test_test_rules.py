@@ -6,6 +6,7 @@ import ast
 import subprocess
 
 import pytest
+
 from helpers.repo import ROOT, files_in, nodes, parsed, shown, source_files
 
 TESTS = ROOT / "tests"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
-from helpers.repo import ROOT
-
 from cached_ds.ranks.mpi import free_port
+from helpers.repo import ROOT
 from lab.running import environment
 
 

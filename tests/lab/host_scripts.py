@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from helpers.repo import TRAIN
-
 from cached_ds.ranks.mpi import free_port
+from helpers.repo import TRAIN
 from lab import launch_copy
 from lab.running import BIN
 

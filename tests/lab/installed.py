@@ -10,10 +10,10 @@ import tomllib
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
-from helpers.repo import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from helpers.repo import ROOT
 from lab import commands
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

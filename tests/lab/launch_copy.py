@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
-from helpers.repo import ROOT, TRAIN
 
+from helpers.repo import ROOT, TRAIN
 from lab.programs import PROGRAMS
 from lab.running import BIN
 

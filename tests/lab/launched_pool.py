@@ -11,7 +11,6 @@ import tempfile
 from multiprocessing.connection import Connection
 
 from helpers.rank_pool import RankError, RankPool
-
 from lab.commands import launcher
 from lab.programs import PROGRAMS
 from lab.running import Running

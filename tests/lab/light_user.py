@@ -15,11 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from helpers import tiny
-from helpers.repo import ROOT
 
 import cached_ds
 from cached_ds.settings.extras import EXTRA_OF, MissingExtra
+from helpers import tiny
+from helpers.repo import ROOT
 
 MODULES = ("cached_ds.zero", "cached_ds.settings.deepspeed_keys", "cached_ds.data", "cached_ds.evaluation.metrics")
 

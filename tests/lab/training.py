@@ -8,9 +8,9 @@ import sys
 from unittest import mock
 
 import torch.distributed as dist
-from helpers.repo import ROOT
 
 from cached_ds.ranks.discovery import discover
+from helpers.repo import ROOT
 
 sys.path.insert(0, str(ROOT / "launch"))
 

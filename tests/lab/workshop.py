@@ -10,11 +10,11 @@ import json
 import random
 
 import torch
-from helpers import oracle, tiny
-from helpers.compare import worst_error
 from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
 
 from cached_ds.data import train_tokenizer
+from helpers import oracle, tiny
+from helpers.compare import worst_error
 
 WINDOW, LEARNING_RATE, CLIP, STEPS = 16, 0.5, 1.0, 3
 TOLERANCE = 1e-5  # of float32 weights: sums of the two ranks and of windows in another order

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from lab import hosts as hosts_module
 from lab import running
 from lab.programs import PROGRAMS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from helpers.repo import ROOT, TRAIN
 from lab import commands, training, workshop
 from lab.workshop import flags

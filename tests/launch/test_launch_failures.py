@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 
 import pytest
+
 from lab import host_scripts
 from lab.programs import PROGRAMS
 from lab.slow import slow_but

@@ -6,13 +6,13 @@ import re
 from contextlib import ExitStack
 
 import pytest
+
+from cached_ds.ranks import discovery
+from cached_ds.ranks.mpi import free_port
 from lab import launch_copy, workshop
 from lab.programs import PROGRAMS
 from lab.slow import slow_but
 from lab.workshop import flags
-
-from cached_ds.ranks import discovery
-from cached_ds.ranks.mpi import free_port
 
 pytestmark = pytest.mark.timeout(150)
 ARGUMENTS = ["--window", "16", "--deepspeed", "ds_configs/zero2.json"]

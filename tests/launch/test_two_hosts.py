@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from lab import host_scripts, training
-from lab.programs import PROGRAMS
 
 from cached_ds.run.arguments import parse
 from cached_ds.run.build import build_data, build_model
+from lab import host_scripts, training
+from lab.programs import PROGRAMS
 
 TOLERANCE = 1e-6
 STEPS = 3

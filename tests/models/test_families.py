@@ -7,14 +7,14 @@ import dataclasses
 
 import pytest
 import torch
-from helpers import oracle, tiny
-from helpers.compare import EXACT, gradients, worst_error
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, BartConfig, BartForConditionalGeneration
 
 from cached_ds import attach
 from cached_ds.data import train_tokenizer
 from cached_ds.models.families import FAMILIES, FramePattern
 from cached_ds.models.shapes import make_config
+from helpers import oracle, tiny
+from helpers.compare import EXACT, gradients, worst_error
 
 TEXT = "one two three four five six seven eight nine ten " * 12
 

@@ -7,11 +7,11 @@ import importlib.util
 
 import pytest
 import torch
+
+from cached_ds import attach
 from helpers import tiny
 from helpers.compare import EXACT, gradients, worst_error
 from helpers.repo import ROOT
-
-from cached_ds import attach
 
 SEED = 11
 SPEC = importlib.util.spec_from_file_location("algorithm", ROOT / "docs" / "algorithm.py")

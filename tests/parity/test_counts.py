@@ -7,11 +7,11 @@ import collections
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import engines, tiny
-from probes.collectives import Collectives
 
 from cached_ds import attach
 from cached_ds.decoder import chunked_loss as loss
+from helpers import engines, tiny
+from probes.collectives import Collectives
 
 GATHERS = ("all-gather",)
 REDUCTIONS = ("all-reduce", "reduce-scatter", "reduce")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import engines, tiny
-from helpers.compare import worst_error
-from helpers.engines import FP32, SMALL
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 
 import cached_ds
+from helpers import engines, tiny
+from helpers.compare import worst_error
+from helpers.engines import FP32, SMALL
 
 OFFLOAD = {
     "zero": {"offload_optimizer": {"device": "cpu", "pin_memory": False}},

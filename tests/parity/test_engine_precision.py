@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import engines, tiny
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from cached_ds import attach, fsdp
+from helpers import engines, tiny
 
 # A rounding to bf16 is 2**-9 = 0.2%; some 100 of them lie behind a gradient and mostly cancel: sqrt(100) x 0.2% = 2%.
 BF16 = 0.05

@@ -6,12 +6,12 @@ import copy
 
 import pytest
 import torch
-from helpers import tiny
-from helpers.compare import EXACT, gradients, worst_error
 
 from cached_ds import attach, detach
 from cached_ds.decoder import document_states as source
 from cached_ds.decoder.tile_kernels import FlashCuda, Plain, kernel_for
+from helpers import tiny
+from helpers.compare import EXACT, gradients, worst_error
 
 pytestmark = pytest.mark.gpu
 

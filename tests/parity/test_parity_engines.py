@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from helpers import engines, tiny
 from helpers.engines import FP32, FP64, SMALL
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import tiny
-from helpers.compare import EXACT, gradient_error
 
 from cached_ds import attach
+from helpers import tiny
+from helpers.compare import EXACT, gradient_error
 
 LENGTHS = (3, 70, 41, 16)  # a few tokens; some windows; a ragged end; exactly one window
 SETTINGS = {

@@ -6,6 +6,7 @@ transformers 5.23 would show (and train with) losses multiplied by ranks and acc
 from __future__ import annotations
 
 import pytest
+
 from helpers.repo import ROOT
 from lab import plain_users, workshop
 

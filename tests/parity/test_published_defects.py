@@ -6,11 +6,11 @@ import copy
 
 import pytest
 import torch
-from helpers import engines, oracle, published_step, tiny
-from helpers.compare import EXACT, gradient_error, gradients, worst_error
 
 from cached_ds import attach
 from cached_ds.replay.rng import ReplayRng
+from helpers import engines, oracle, published_step, tiny
+from helpers.compare import EXACT, gradient_error, gradients, worst_error
 
 LENGTHS = (75,)
 WRONG = 0.05  # relative error of the worst gradient; design 7 reports 0.22 to 1.0

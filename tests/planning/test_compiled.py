@@ -6,12 +6,12 @@ import shutil
 
 import pytest
 import torch
-from helpers import tiny
-from helpers.compare import EXACT, gradient_error, gradients, worst_error
 
 from cached_ds import attach, detach
 from cached_ds.attachment import windowed_encoder
 from cached_ds.planning import compiled
+from helpers import tiny
+from helpers.compare import EXACT, gradient_error, gradients, worst_error
 
 
 @pytest.fixture(autouse=True)

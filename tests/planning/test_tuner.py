@@ -7,14 +7,14 @@ import logging
 
 import pytest
 import torch
-from helpers import oracle, tiny
-from helpers.compare import EXACT, gradients, worst_error
 from peft import LoraConfig, get_peft_model
 
 from cached_ds import CachedConfig, attach
 from cached_ds.attachment import windowed_encoder
 from cached_ds.planning import budget
 from cached_ds.planning.budget import Budget, fastest_windows_per_pass, free_bytes, graph_bytes
+from helpers import oracle, tiny
+from helpers.compare import EXACT, gradients, worst_error
 
 CPU = torch.device("cpu")
 BATCH = tiny.make_batch("bart", tiny.LENGTHS)  # 6 + 2 + 1 windows

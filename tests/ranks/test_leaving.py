@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from lab import commands
-from lab.programs import PROGRAMS
 
 from cached_ds import leaving
+from lab import commands
+from lab.programs import PROGRAMS
 
 
 @pytest.mark.timeout(100)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.toy import WIDTH, Chunk, Toy, gradients, make_net
 from torch import nn
+
+from helpers.toy import WIDTH, Chunk, Toy, gradients, make_net
 
 # Sums of at most 100 float64 products in another order: about 100 x 1e-16, with room.
 EXACT = {"rtol": 1e-12, "atol": 1e-14}

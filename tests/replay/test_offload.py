@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import oracle, tiny
-from helpers.compare import EXACT, gradients, worst_error
 
 from cached_ds import attach
 from cached_ds.replay import offload
 from cached_ds.replay.offload import Conveyor, zeros, zeros_like
 from cached_ds.settings.config import OFFLOADS
+from helpers import oracle, tiny
+from helpers.compare import EXACT, gradients, worst_error
 
 CPU = torch.device("cpu")
 MIB = 2**20

@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
-from helpers import oracle
-from lab import workshop
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from cached_ds.cli import main
+from helpers import oracle
+from lab import workshop
 
 
 def test_report_draws_a_run(tmp_path, capsys):

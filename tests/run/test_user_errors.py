@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+
+from cached_ds.run.arguments import parse
 from helpers.repo import TRAIN
 from lab import commands
 from lab.workshop import flags
-
-from cached_ds.run.arguments import parse
 
 
 def refused(folder, tmp_path, **changes):

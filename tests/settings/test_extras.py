@@ -6,12 +6,12 @@ import json
 import sys
 
 import pytest
-from helpers.repo import ROOT, TRAIN
-from lab import installed, workshop
 
 import cached_ds
 from cached_ds.evaluation.metrics import summary_metrics
 from cached_ds.settings.extras import EXTRA_OF, MissingExtra, needed_by
+from helpers.repo import ROOT, TRAIN
+from lab import installed, workshop
 
 
 def sentence(user, library, extra):

@@ -10,10 +10,11 @@ import shutil
 
 import pytest
 import torch
+from transformers import AutoModelForSeq2SeqLM
+
 from helpers.repo import ROOT, TRAIN
 from lab import commands, training, workshop
 from lab.workshop import flags
-from transformers import AutoModelForSeq2SeqLM
 
 ENGINES = {"zero2": ("deepspeed", {"deepspeed": ROOT / "ds_configs/zero2.json"}), "fsdp": ("fsdp", {})}
 

@@ -8,9 +8,9 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from probes.idle import idle_share
 
 from cached_ds.training.sampler import LengthBalancedSampler
+from probes.idle import idle_share
 
 SHAPES = {"batch_size": st.integers(1, 4), "num_ranks": st.integers(1, 5), "jitter": st.sampled_from((0, 0.04, 2.0))}
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
-from helpers import tiny
-from helpers.compare import worst_error
-from lab import workshop
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_pt_utils import LabelSmoother
@@ -16,6 +13,9 @@ from cached_ds import CachedConfig, CachedSeq2SeqTrainer, attach, fsdp
 from cached_ds.data import DataArguments, WholeDocumentCollator, load_splits, tokenize_splits
 from cached_ds.training.progress import TokenProgressCallback
 from cached_ds.training.sampler import LengthBalancedSampler
+from helpers import tiny
+from helpers.compare import worst_error
+from lab import workshop
 
 
 def make_trainer(folder, tmp_path, *, prefix=None, model=None, **changes):

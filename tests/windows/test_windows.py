@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from helpers import oracle
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cached_ds.windows.cut import Document, cut, documents_of, find_documents, lay_out_passes
+from helpers import oracle
 
 
 @dataclass(frozen=True)

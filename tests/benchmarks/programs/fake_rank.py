@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 from step_costs import costs_by_engine
+
 from workers.rank import init_process_group
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@ import os
 import sys
 from multiprocessing.connection import Client
 
-from helpers.rank_pool import serve
-
 from cached_ds.leaving import leave
+from helpers.rank_pool import serve
 
 if __name__ == "__main__":
     (address,) = (word for word in sys.argv[1:] if not word.startswith("--local_rank"))  # DeepSpeed's launcher adds it
