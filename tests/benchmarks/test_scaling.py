@@ -231,7 +231,7 @@ def more_bytes(row):
 
 
 @pytest.mark.parametrize(
-    ("words", "launched", "message"),
+    ("words", "count", "message"),
     [
         (["--ranks", "2", "3"], 0, "--documents 3 cannot be dealt evenly over --ranks [2, 3]"),
         (["--ranks", "4"], 2, "a launcher started 2 ranks"),
@@ -239,10 +239,10 @@ def more_bytes(row):
         (["--ranks", "2", "--documents", "0"], 0, "--documents 0 cannot be dealt evenly"),
     ],
 )
-def test_flags_that_cannot_be(monkeypatch, capsys, words, launched, message):
+def test_flags_that_cannot_be(monkeypatch, capsys, words, count, message):
     monkeypatch.setattr(sys, "argv", ["scaling.py", *words])
     with pytest.raises(SystemExit):
-        scaling.parse(launched=launched)
+        scaling.parse(launched=count)
     assert message in capsys.readouterr().err
 
 
