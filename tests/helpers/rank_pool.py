@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from cached_ds.leaving import leave
 from cached_ds.ranks.mpi import free_port
 
 WORLD = 2
@@ -38,7 +39,7 @@ def serve(pipe):
 
 
 def _live(rank, world, store, port, pipe):
-    """A rank's life: join the group, serve, leave the group."""
+    """A rank's life: join the group, serve, leave."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_SIZE": str(world)}
     os.environ |= {"DS_ACCELERATOR": "cpu"}
@@ -47,8 +48,7 @@ def _live(rank, world, store, port, pipe):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     serve(pipe)
-    dist.barrier()
-    dist.destroy_process_group()
+    leave()
 
 
 class RankPool:

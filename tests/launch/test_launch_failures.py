@@ -108,7 +108,7 @@ def test_a_port_in_use_is_named(messages, hosts, tmp_path):
     assert_failed(hosts, found, [message.format(port) for message in messages.values()])
 
 
-FEWER = "on host0 ended with exit code *. After a *: fewer than 2 nodes arrived at port * of host0"
+FEWER = "on host0 ended with exit code *. If its error is *: fewer than 2 nodes arrived at port * of host0"
 MISSING_NODE = {
     "torchrun.sh": f"torchrun {FEWER}",
     "accelerate_fsdp.sh": f"accelerate {FEWER}",
