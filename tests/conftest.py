@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def launcher_of(item: pytest.Item) -> str:
     """Tests on a launcher's ranks come last, those of one launcher one after another: its ranks start only once."""
-    return item.callspec.params["launcher"] if "launched" in getattr(item, "fixturenames", ()) else ""
+    return item.callspec.params.get("launcher", "") if hasattr(item, "callspec") else ""
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Engines: the same three optimizer steps under plain PyTorch, DDP, FSDP2, ZeRO 0-3, and by the oracle.
 
-Every function here runs on a rank. SGD with a large step, so that a wrong gradient shows and is not normalised away.
+Every function here runs on a rank. SGD with a large step, so that a wrong gradient shows and is not normalised away:
+benchmarks/subjects/trainers.py trains as users do, with AdamW and ds_configs/, and stays apart for that.
 """
 
 from __future__ import annotations

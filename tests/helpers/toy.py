@@ -12,6 +12,8 @@ from cached_ds.replay.by_window import ReplayPlan, replay
 from cached_ds.replay.rng import ReplayRng
 
 WIDTH, SEED = 4, 11
+# Sums of at most 100 float64 products in another order: about 100 x 1e-16, with room.
+EXACT = {"rtol": 1e-12, "atol": 1e-14}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ RUNS = {
 pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("zero_ops")]
 
 
-@pytest.mark.parametrize(("launcher", "name"), [(launcher, name) for name, (launcher, _) in RUNS.items()])
+@pytest.mark.parametrize(("launcher", "name"), [(launcher, name) for name, (launcher, _) in RUNS.items()], ids=RUNS)
 def test_every_config_trains_like_full_backpropagation(launched, launcher, name, folder, expected, tmp_path):
     _, changes = RUNS[name]
     launched.run(launcher, training.run, words=flags(folder, tmp_path, **changes))

@@ -20,7 +20,7 @@ KINDS = {
 pytestmark = pytest.mark.timeout(400)
 
 
-@pytest.mark.parametrize(("launcher", "kind"), [(launcher, kind) for kind, (launcher, *_) in KINDS.items()])
+@pytest.mark.parametrize(("launcher", "kind"), [(launcher, kind) for kind, (launcher, *_) in KINDS.items()], ids=KINDS)
 def test_what_users_have_trains_rightly(launched, launcher, kind, folder, expected, tmp_path):
     weights, losses = expected
     _, function, options = KINDS[kind]

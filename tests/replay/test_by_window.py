@@ -6,10 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.toy import WIDTH, Chunk, Toy, gradients, make_net
-
-# Sums of at most 100 float64 products in another order: about 100 x 1e-16, with room.
-EXACT = {"rtol": 1e-12, "atol": 1e-14}
+from helpers.toy import EXACT, WIDTH, Chunk, Toy, gradients, make_net
 
 
 @pytest.mark.parametrize("num_saved", [0, 2, 4, 100])

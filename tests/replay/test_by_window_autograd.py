@@ -5,10 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.toy import Toy, gradients, make_net
-
-# Sums of at most 100 float64 products in another order: about 100 x 1e-16, with room.
-EXACT = {"rtol": 1e-12, "atol": 1e-14}
+from helpers.toy import EXACT, Toy, gradients, make_net
 
 
 @pytest.fixture

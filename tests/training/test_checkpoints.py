@@ -21,7 +21,9 @@ ENGINES = {"zero2": ("deepspeed", {"deepspeed": ROOT / "ds_configs/zero2.json"})
 pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("zero_ops")]
 
 
-@pytest.mark.parametrize(("launcher", "engine"), [(launcher, engine) for engine, (launcher, _) in ENGINES.items()])
+@pytest.mark.parametrize(
+    ("launcher", "engine"), [(launcher, engine) for engine, (launcher, _) in ENGINES.items()], ids=ENGINES
+)
 def test_resumed_run_ends_like_an_uninterrupted_one(launched, launcher, engine, tmp_path):
     folder = workshop.build(tmp_path, dropout=0.1)
     _, changes = ENGINES[engine]
