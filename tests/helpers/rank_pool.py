@@ -32,10 +32,20 @@ def serve(pipe):
     while (request := pipe.recv()) is not None:
         function, arguments = request
         try:
-            pipe.send(("ok", function(**arguments)))
+            pipe.send(("ok", _call(function, arguments)))
         except BaseException:
             pipe.send(("failed", traceback.format_exc()))
             raise
+
+
+def _call(function, arguments):
+    """A function's result; what it wrote into the environment (accelerate, DeepSpeed) does not reach the next one."""
+    before = dict(os.environ)
+    try:
+        return function(**arguments)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _live(rank, world, store, port, pipe):
