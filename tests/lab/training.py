@@ -31,7 +31,7 @@ def start_once(argv, *, start=train.start_rank):
 
 @functools.cache
 def this_rank():
-    """This rank as its launcher made it; a run may change the environment."""
+    """This rank as its launcher made it: a run changes the environment (accelerate sets LOCAL_WORLD_SIZE)."""
     return discover(os.environ)
 
 
