@@ -16,6 +16,7 @@ from torch import nn
 
 from cached_ds.attachment import ensure_attached, windowed_encoder
 from cached_ds.encoder.layered import Replayed
+from cached_ds.op_locks import remove_stale_locks
 from cached_ds.settings.config import CachedConfig
 from cached_ds.settings.extras import needed_by
 
@@ -39,7 +40,8 @@ def initialize(
             defaults to the trainable ones.
 
     Raises:
-        ValueError: unknown keys in the DeepSpeed config; what `attach` refuses; `cached` for an attached model.
+        ValueError: unknown keys in the DeepSpeed config; what `attach` refuses; `cached` for an attached model; the
+            lock of a DeepSpeed operator that may be another host's.
     """
     if isinstance(config, dict):
         ds_config.check_keys(config, source="config")
@@ -48,6 +50,7 @@ def initialize(
     encoder = windowed_encoder(model)
     leaves: list[nn.Module] = [module for module in encoder.modules() if isinstance(module, Replayed)] or [encoder]
     assert all(map(z3_leaf_module, leaves)), "DeepSpeed no longer reads the leaf mark of the class"
+    remove_stale_locks()
     arguments.setdefault("model_parameters", [p for p in model.parameters() if p.requires_grad])
     return deepspeed.initialize(model=model, config=fill_auto(settings, model), **arguments)
 
@@ -59,6 +62,7 @@ def join_process_group() -> None:
     without GPUs, where accelerate creates the group without DeepSpeed, the answer would be 1 until
     `deepspeed.initialize`.
     """
+    remove_stale_locks()
     deepspeed.init_distributed()
 
 

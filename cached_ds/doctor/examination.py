@@ -19,7 +19,7 @@ from cached_ds.ranks import discovery, rendezvous
 
 CHECKS = (
     software.VERSIONS, software.CODE, machine.DEVICES, machine.CORES, machine.MEMORY, machine.DISK, machine.LIMITS,
-    clock.CLOCK, network.NETWORK, files.FILES, files.OUTPUT, software.ARGUMENTS,
+    clock.CLOCK, network.NETWORK, files.FILES, files.OUTPUT, software.LOCKS, software.ARGUMENTS,
 )  # fmt: skip
 FAILED = "failed"  # in place of facts: the message of the error that the check raised
 UNKNOWN = {FAILED: "does not know this check: it runs other code"}

@@ -13,7 +13,7 @@ from helpers.repo import ROOT, parsed, shown, source_files
 PACKAGE = ROOT / "cached_ds"
 # Data flows one way: a room imports from rooms of lower floors only. A new room gets its place here, and in one half.
 FLOORS = (
-    ("settings", "leaving"),
+    ("settings", "leaving", "op_locks"),
     ("models", "provenance"),
     ("windows", "data", "ranks"),
     ("replay",),

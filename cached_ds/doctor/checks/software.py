@@ -8,6 +8,7 @@ import torch
 
 from cached_ds.doctor.checks.check import Check, Facts, Finding, Reports, odd_values, unequal_files
 from cached_ds.doctor.checks.context import Limits, RankContext
+from cached_ds.op_locks import stale_locks
 from cached_ds.provenance import facts
 from cached_ds.run.arguments import parse
 from cached_ds.settings.config_files import read_mapping
@@ -44,6 +45,24 @@ def code(_: RankContext) -> Facts:
 def show_code(reports: Reports) -> str:
     """The number of source files that were compared."""
     return f"{len(next(iter(reports.values()))['files'])} source files"
+
+
+def locks(_: RankContext) -> Facts:
+    """Locks of DeepSpeed's operators that a killed run has left on this host."""
+    return {"locks": [str(path) for path in stale_locks()]}
+
+
+def judge_locks(reports: Reports, _: Limits) -> Iterator[Finding]:
+    """Find every lock: launch/train.py removes it, but a script that calls `deepspeed.initialize` waits for ever."""
+    for rank, found in sorted(reports.items()):
+        for path in found["locks"]:
+            yield Finding(rank=rank, text=f"{path} is the lock of a run that was killed; remove it", warning=True)
+
+
+def show_locks(reports: Reports) -> str:
+    """Show how many there are."""
+    count = len({path for found in reports.values() for path in found["locks"]})
+    return f"{count} left by killed builds of operators"
 
 
 def arguments(context: RankContext) -> Facts:
@@ -99,4 +118,5 @@ def check_accelerate_config(path: str) -> None:
 
 VERSIONS = Check(name="versions", measure=versions, judge=judge_versions, show=show_versions)
 CODE = Check(name="code", measure=code, judge=lambda reports, _: unequal_files(reports), show=show_code)
+LOCKS = Check(name="locks", measure=locks, judge=judge_locks, show=show_locks)
 ARGUMENTS = Check(name="arguments", measure=arguments, judge=judge_arguments, show=show_arguments)
