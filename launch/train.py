@@ -74,7 +74,8 @@ def work(argv: Sequence[str]) -> None:
             ),
             compute_metrics=metrics_for(arguments, tokenizer),
         )
-    run(trainer, splits, arguments)
+        checkpoint = checkpoints.choose_checkpoint(training) if training.do_train else None
+    run(trainer, splits, arguments, checkpoint=checkpoint)
 
 
 def metrics_for(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Callable[..., dict[str, float]] | None:
@@ -94,11 +95,11 @@ def user_errors(info: RankInfo | None) -> Iterator[None]:
         give_up(2)
 
 
-def run(trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments) -> None:
+def run(trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments, *, checkpoint: str | None) -> None:
     """Do what `--do_train`, `--do_eval` and `--do_predict` ask for, and write the files of each."""
     training = arguments.training
     if training.do_train:
-        train(trainer, splits["train"])
+        train(trainer, splits["train"], checkpoint=checkpoint)
     if training.do_eval:
         metrics = trainer.evaluate(metric_key_prefix="eval") | {"eval_samples": len(splits["validation"])}
         save_metrics(trainer, "eval", metrics)
@@ -116,9 +117,9 @@ def draw(output_dir: str | None) -> str:
         return f"not drawn; {missing}"
 
 
-def train(trainer: CachedSeq2SeqTrainer, documents: Dataset) -> None:
+def train(trainer: CachedSeq2SeqTrainer, documents: Dataset, *, checkpoint: str | None) -> None:
     """Train, and save the model as `from_pretrained` reads it."""
-    result = trainer.train(resume_from_checkpoint=checkpoints.choose_checkpoint(trainer.args))
+    result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     save_metrics(trainer, "train", result.metrics | {"train_samples": len(documents)})
     trainer.save_state()
