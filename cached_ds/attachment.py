@@ -1,6 +1,6 @@
 """Attach and detach: turn a Hugging Face encoder-decoder into one that reads whole documents, and back.
 
-`attach` changes eight things, all undone by `detach` (tests/encoder/test_attachment.py compares before and after):
+`attach` changes nine things, all undone by `detach` (tests/encoder/test_attachment.py compares before and after):
   1. the class of the encoder instance (windowed.py, layered.py);
   2. an attribute `_cached_ds` on encoder and decoder (state.py);
   3. a forward pre-hook on the model, which begins a call: it takes `prefix_lengths` out of the keyword arguments for
@@ -11,24 +11,27 @@
   5. the class of the head, and two hooks that let it compute the training loss in chunks (chunked_loss.py);
   6. the class of each cross-attention, and its attribute `names` (cross_attention.py);
   7. a forward pre-hook on the decoder, which hands the documents' states to them (cross_attention.py);
-  8. under the layer schedule: the class of each encoder layer and three of its attributes (layered.py).
+  8. the class of the model itself (generation.py);
+  9. under the layer schedule: the class of each encoder layer and three of its attributes (layered.py).
 """
 
 from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from cached_ds.decoder.chunked_loss import attach_loss, detach_loss
 from cached_ds.decoder.cross_attention import attach_streaming, detach_streaming
+from cached_ds.decoder.generation import attach_generation, detach_generation
 from cached_ds.encoder.layered import Layered, attach_layers, detach_layers
 from cached_ds.encoder.state import AttachedState, ModelCall
 from cached_ds.encoder.windowed import Windowed
 from cached_ds.models.class_swap import base_of, remove_hook, swapped_class
-from cached_ds.models.families import check_window, family_of
+from cached_ds.models.families import check_settings, family_of
 from cached_ds.planning.budget import Budget
 from cached_ds.planning.compiled import undo
 from cached_ds.settings.config import CachedConfig
@@ -63,7 +66,7 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
     inner = inner_model(model)
     _check_attachable(inner.get_encoder())
     family = family_of(inner.config)
-    check_window(family, inner.config, config)
+    check_settings(family, inner.config, config)
     layers = len(getattr(inner.get_decoder(), family.layers))
     state = AttachedState(config, family, Budget(config, layers), vars(inner).get(LOSS_FLAG))
     _change(inner, state)
@@ -79,7 +82,9 @@ def _change(inner: PreTrainedModel, state: AttachedState) -> None:
     encoder.__class__ = swapped_class(Layered if state.config.schedule == "layer" else Windowed, encoder.__class__)
     if state.config.stream_cross_attention:
         attach_streaming(inner, state.family)
-    attach_loss(inner)
+    if state.config.chunked_loss:
+        attach_loss(inner)
+    attach_generation(inner)
     setattr(inner, LOSS_FLAG, False)
     inner.register_forward_pre_hook(_begin_call, with_kwargs=True)
 
@@ -119,6 +124,7 @@ def detach(model: M) -> M:
     del encoder._cached_ds, inner.get_decoder()._cached_ds
     detach_streaming(inner)
     detach_loss(inner)
+    detach_generation(inner)
     delattr(inner, LOSS_FLAG)
     if told is not None:
         setattr(inner, LOSS_FLAG, told)
@@ -149,6 +155,7 @@ def inner_model(model: Any) -> PreTrainedModel:
     Raises:
         ValueError: `model` is not a Hugging Face model.
     """
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     if not isinstance(inner, PreTrainedModel):
         raise ValueError(
@@ -166,6 +173,7 @@ def _check_attachable(encoder: nn.Module) -> None:
         raise ValueError("ZeRO-3 already manages the encoder; attach before deepspeed.initialize")
 
 
+@torch.compiler.disable  # see docs/design.md, "Compiled models"
 def _begin_call(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Forward pre-hook: begin a `ModelCall`, with `prefix_lengths` [B] if this call runs the encoder."""
     prefix = kwargs.pop("prefix_lengths", None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 from torch.utils.cpp_extension import get_default_build_root
 
+from cached_ds.op_locks import remove_stale_locks
 from helpers.rank_pool import RankPool
 from lab import workshop
 from lab.hosts import two_hosts
@@ -71,13 +71,6 @@ def launched(zero_ops):  # noqa: ARG001
 def extensions() -> Path:
     """Where torch keeps the extensions that it has built."""
     return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-
-
-def remove_stale_locks():
-    """Forget builders that were killed: torch would wait for their lock for ever."""
-    for lock in extensions().rglob("deepspeed_shm_comm/lock"):
-        if time.time() - lock.stat().st_mtime > BUILD_SECONDS:
-            lock.unlink()
 
 
 @pytest.fixture(scope="session")

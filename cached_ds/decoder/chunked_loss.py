@@ -8,7 +8,7 @@ Flow, in training with `labels`:
      model would, and leaves them on the head as a `Request`;
   2. the head gets hidden states [B, T, D] and computes the loss chunk by chunk: logits, their cross-entropy, its sum.
      To the model it returns zeros in place of the logits;
-  3. a forward hook on the model puts the loss into the output; `output.logits` is None;
+  3. a forward hook on the model puts the loss into the output; `output.logits` is None, as is the second of a tuple;
   4. backward computes each chunk's logits again, their gradient, and from it those of hidden states and parameters.
 All other calls (eval, no_grad, no labels, labels by position) run Hugging Face's own forward, logits included.
 
@@ -70,6 +70,7 @@ class ChunkedHead(nn.Linear):
 
     request: Request | None = None
 
+    @torch.compiler.disable  # see docs/design.md, "Compiled models"
     def __call__(self, hidden: Tensor) -> Tensor:
         """Logits [B, T, V] of hidden states [B, T, D]; with a request, answer it and return zeros [B, 1, 1]."""
         request = self.request
@@ -209,6 +210,7 @@ def has_chunked_loss(model: PreTrainedModel) -> bool:
     return isinstance(model.get_output_embeddings(), ChunkedHead)
 
 
+@torch.compiler.disable
 def _take_labels(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Forward pre-hook: where the loss is to be chunked, give `labels` [B, T] to the head instead, as a request."""
     is_training = model.training and torch.is_grad_enabled() and kwargs.get("labels") is not None
@@ -230,6 +232,7 @@ def _take_labels(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     return args, kwargs
 
 
+@torch.compiler.disable
 def _give_loss(model: Any, args: tuple[Any, ...], output: Any) -> Any:  # noqa: ARG001
     """Forward hook, called after a failed forward too: remove the request, and put its loss into the output."""
     head = model.get_output_embeddings()
@@ -240,5 +243,5 @@ def _give_loss(model: Any, args: tuple[Any, ...], output: Any) -> Any:  # noqa: 
     if output is None:
         return None
     if isinstance(output, tuple):
-        return request.loss, *output[1:]
+        return request.loss, None, *output[1:]
     return type(output)(**{**output, "loss": request.loss, "logits": None})

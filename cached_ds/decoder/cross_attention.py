@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from cached_ds.decoder.document_states import DocumentStates
@@ -38,6 +38,7 @@ class Streamed(Swapped):
     names: CrossAttention
     documents: DocumentStates | None = None  # of the call under way
 
+    @torch.compiler.disable  # see docs/design.md, "Compiled models"
     def __call__(self, hidden_states: Tensor, *, key_value_states: Tensor | None = None, **kwargs: Any) -> Any:
         """Hugging Face's tuple, with the output [B, T, D] first; weights and position biases are None.
 
@@ -73,6 +74,7 @@ class Streamed(Swapped):
             project=self._project,
             parameters=self._trainable,
             rng=ReplayRng(None, q.device),
+            projections_draw=any(type(module) is not nn.Linear for module in self._projections()),
             kernel=kernel_for(q, scale=float(self.scaling), dropout=dropout),  # type: ignore[arg-type]
         )
 
@@ -84,9 +86,12 @@ class Streamed(Swapped):
         """[B, S, D] to [B, H, S, D / H]."""
         return tensor.unflatten(-1, (-1, getattr(self, self.names.head_width))).transpose(1, 2)
 
+    def _projections(self) -> list[nn.Module]:
+        """Those of keys and values; an adapter may stand in their place."""
+        return [getattr(self, self.names.key), getattr(self, self.names.value)]
+
     def _trainable(self) -> list[Tensor]:
-        modules = [getattr(self, self.names.key), getattr(self, self.names.value)]
-        return [p for module in modules for p in module.parameters() if p.requires_grad]
+        return [p for module in self._projections() for p in module.parameters() if p.requires_grad]
 
 
 def attach_streaming(model: PreTrainedModel, family: Family) -> None:
@@ -109,15 +114,19 @@ def detach_streaming(model: PreTrainedModel) -> None:
     remove_hook(decoder, _hand_over)
 
 
+@torch.compiler.disable
 def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Forward pre-hook: where this call is to be streamed, pass on H's placeholder [B, L, D] and a one-byte mask."""
     states, mask = kwargs.get("encoder_hidden_states"), kwargs.get("encoder_attention_mask")
-    if states is not None and _is_streamed(decoder, kwargs):
+    if states is None:
+        return args, kwargs
+    if not _is_streamed(decoder, kwargs):
+        kwargs["encoder_hidden_states"] = _readable(states, decoder, kwargs.get("past_key_values"))
+    else:
         documents = whole_rows(*states.shape[:2]) if mask is None else documents_of(mask)
         keep = decoder._cached_ds.call.keep_projections
         kwargs["encoder_hidden_states"] = DocumentStates(states, documents, keep_projections=keep).placeholder()
         kwargs["encoder_attention_mask"] = _one_byte_mask(states, kwargs)
-        kwargs["use_cache"] = False
     return args, kwargs
 
 
@@ -128,6 +137,12 @@ def _is_streamed(decoder: Any, kwargs: dict[str, Any]) -> bool:
     )
     asked = kwargs.get("output_attentions")
     return not has_cache and not (decoder.config.output_attentions if asked is None else asked)
+
+
+def _readable(states: Tensor, decoder: nn.Module, past: Any) -> Tensor:
+    """H where Hugging Face's own projections can read it; once a cache holds keys and values, nobody reads H."""
+    is_cached = bool(getattr(past, "is_updated", {}).get(0))
+    return states if is_cached else states.to(next(decoder.parameters()).device)
 
 
 def _one_byte_mask(states: Tensor, kwargs: dict[str, Any]) -> Tensor:

@@ -20,6 +20,7 @@ Shapes: B documents, L padded source length, S tile length, T target length, D w
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +66,7 @@ class AttentionCall:
         parameters: returns the projections' trainable tensors; called in forward and again in backward.
         rng: random streams of this call.
         kernel: computes a tile.
+        projections_draw: whether `project` may draw random numbers (adapters drop).
         saved: one for each tile, filled by forward.
     """
 
@@ -73,7 +75,12 @@ class AttentionCall:
     parameters: Callable[[], list[Tensor]]
     rng: ReplayRng
     kernel: Kernel
+    projections_draw: bool = True
     saved: list[SavedTile] = field(default_factory=list)
+
+    def stream(self, number: int, *, draws: bool) -> AbstractContextManager[None]:
+        """The random stream `number`, where something draws from it: entering one costs more than a small kernel."""
+        return self.rng.fork(number) if draws else nullcontext()
 
 
 def attend(call: AttentionCall, q: Tensor) -> Tensor:
@@ -85,7 +92,7 @@ def attend(call: AttentionCall, q: Tensor) -> Tensor:
     parameters = call.parameters()
     if torch.is_grad_enabled():
         refuse_tensor_hooks(parameters)
-        output = _Attend.apply(call, q, call.documents.anchor, *parameters)
+        output = _Attend.apply(call, *parameters, q, call.documents.anchor)
     else:
         output, _ = _run_forward(call, q)
     call.rng.settle()
@@ -94,22 +101,24 @@ def attend(call: AttentionCall, q: Tensor) -> Tensor:
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: AttentionCall, q: Tensor, anchor: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, call: AttentionCall, *inputs: Tensor) -> Tensor:
+        """`inputs` are the parameters, then queries and anchor."""
+        *parameters, q, anchor = inputs
         ctx.call, ctx.autocast = call, Autocast.current(q.device)
         output, lse = _run_forward(call, q)
-        ctx.save_for_backward(q, output, lse, anchor, *parameters)
+        ctx.save_for_backward(*parameters, q, output, lse, anchor)
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         refuse_create_graph("attention")
-        q, output, lse, anchor, *_ = ctx.saved_tensors
+        *_, q, output, lse, anchor = ctx.saved_tensors
         call = ctx.call
         if not retains_graph():
             ctx.call = None  # H need not live as long as the loss does
         with ctx.autocast.again():
             of_q, sums = _run_backward(call, gradients[0], q, output, lse)
-        return None, of_q, torch.zeros_like(anchor), *sums
+        return None, *sums, of_q, torch.zeros_like(anchor)
 
 
 def _run_forward(call: AttentionCall, q: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +131,7 @@ def _run_forward(call: AttentionCall, q: Tensor) -> tuple[Tensor, Tensor]:
     for number, (tile, states) in enumerate(_load(call, q.device)):
         with torch.set_grad_enabled(keep):
             states, k, v = _project(call, number, states, wants_states=learns)
-        with torch.no_grad(), call.rng.fork(number):
+        with torch.no_grad(), call.stream(number, draws=call.kernel.draws[0]):
             *found, dropout_state = call.kernel.forward(_row(q, tile), k.detach(), v.detach())
         call.saved.append(SavedTile(dropout_state, (states, k, v) if keep else None))
         merge_(_row(output, tile), _row(lse, tile), *found)
@@ -140,7 +149,7 @@ def _run_backward(
         with torch.enable_grad():
             states, k, v = saved.projections or _project(call, number, loaded, wants_states=wants_states)
         of_output, queries, out, total = (_row(tensor, tile) for tensor in (gradient, q, output, lse))
-        with call.rng.fork(number):
+        with call.stream(number, draws=call.kernel.draws[1]):
             tile_of_q, *of_projections = call.kernel.backward(
                 of_output, queries, k.detach(), v.detach(), out, total, saved.dropout_state
             )
@@ -159,8 +168,9 @@ def _run_backward(
 
 def _project(call: AttentionCall, number: int, states: Tensor, *, wants_states: bool) -> tuple[Tensor, Tensor, Tensor]:
     """A tile's states as a leaf, and its keys and values; an adapter's dropout has a stream of its own."""
-    states = states.detach().requires_grad_(wants_states)
-    with call.rng.fork(len(call.documents.tiles) + number):
+    # Cast first: autocast would take a leaf of its own for a weight, and remember the cast of every tile.
+    states = Autocast.current(states.device).cast(states).detach().requires_grad_(wants_states)
+    with call.stream(len(call.documents.tiles) + number, draws=call.projections_draw):
         return states, *call.project(states)
 
 

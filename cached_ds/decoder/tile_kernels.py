@@ -27,6 +27,10 @@ Triple = tuple[Tensor, Tensor, Tensor]
 class Kernel(Protocol):
     """One way to compute a tile; dropout is drawn from the generators in force."""
 
+    @property
+    def draws(self) -> tuple[bool, bool]:
+        """Whether forward and backward draw random numbers."""
+
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Any]:
         """Output and log-sum-exp of one tile, and the state with which backward drops the same weights."""
 
@@ -63,6 +67,11 @@ class FlashCpu:
 
     scale: float
 
+    @property
+    def draws(self) -> tuple[bool, bool]:
+        """Never: it has no dropout."""
+        return False, False
+
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, None]:
         """Output and log-sum-exp; there is no dropout, and so no state."""
         out, lse = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False, scale=self.scale)
@@ -84,6 +93,11 @@ class FlashCuda:
 
     scale: float
     dropout: float
+
+    @property
+    def draws(self) -> tuple[bool, bool]:
+        """In forward; backward has the counter that forward returned."""
+        return self.dropout > 0, False
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Any]:
         """Output, log-sum-exp, and the state that the fused backward takes: bounds of sequences, seed and offset."""
@@ -108,6 +122,11 @@ class Plain:
 
     scale: float
     dropout: float
+
+    @property
+    def draws(self) -> tuple[bool, bool]:
+        """Both, if there is dropout."""
+        return self.dropout > 0, self.dropout > 0
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, None]:
         """Output and log-sum-exp; there is no state, since backward draws the mask again."""

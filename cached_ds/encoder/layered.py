@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.masking_utils import create_bidirectional_mask
 
-from cached_ds.encoder.guards import check_gathered, refuse_fsdp1
+from cached_ds.encoder.guards import check_gathered, refuse_foreign_parameters
 from cached_ds.encoder.state import AttachedState
 from cached_ds.encoder.windowed import Windowed
 from cached_ds.models.class_swap import Swapped, base_of, swapped_class
@@ -47,8 +47,8 @@ class Layered(Windowed):
     _z3_leaf = False
 
     def _check_parameters(self) -> None:
-        """Refuse FSDP1 only: the layers check that they are whole; other modules are called once under any engine."""
-        refuse_fsdp1(self)
+        """Refuse foreign parameters only: the layers check that they are whole; other modules are called once."""
+        refuse_foreign_parameters(self)
 
     def _states(self, plan: ReplayPlan[EncoderPass]) -> Tensor:
         """H [B, L, D], from the encoder's own forward over the window batch; the layers have anchors of their own."""
@@ -111,7 +111,12 @@ class Replayed(Swapped):
 
     def _batch(self) -> WindowBatch:
         batch = self._cached_ds.call.window_batch
-        assert batch is not None, "set by the encoder"
+        if batch is None:
+            raise RuntimeError(
+                f"cached_ds: {type(self).__name__} was called outside its encoder's forward, as activation "
+                "checkpointing around an attached layer does in backward; replay recomputes the layer already: leave "
+                "it unwrapped"
+            )
         return batch
 
     def _trainable(self) -> list[Tensor]:

@@ -18,6 +18,7 @@ Shapes: B documents, L padded source length, N windows of a pass, w window lengt
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -27,9 +28,9 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
-from cached_ds.encoder.guards import check_gathered
+from cached_ds.encoder.guards import check_gathered, refuse_sequence_parallelism
 from cached_ds.encoder.state import AttachedState
-from cached_ds.models.class_swap import Swapped
+from cached_ds.models.class_swap import Swapped, base_of
 from cached_ds.models.families import Family
 from cached_ds.planning.compiled import run_compiled
 from cached_ds.planning.tuner import Tuner
@@ -39,6 +40,9 @@ from cached_ds.replay.rng import ReplayRng
 from cached_ds.windows.cut import Window
 from cached_ds.windows.passes import Batch, Cutter, EncoderPass
 
+# Inputs of Hugging Face's encoders that cannot be cut into windows of tokens.
+UNREADABLE = ("inputs_embeds", "encoder_hidden_states", "past_key_values")
+
 
 class Windowed(Swapped):
     """Mixin over a Hugging Face encoder class: whole documents in, their states out."""
@@ -47,30 +51,43 @@ class Windowed(Swapped):
     _cached_ds: AttachedState
     config: PretrainedConfig
 
+    @torch.compiler.disable  # see docs/design.md, "Compiled models"
     def __call__(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        prefix_lengths: Tensor | None = None,
-        global_attention_mask: Tensor | None = None,
-        return_dict: bool | None = None,
-        **kwargs: Any,
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, *others: Any, **kwargs: Any
     ) -> ModelOutput | tuple[Tensor]:
         """States of whole documents, [B, L, D] for `input_ids` [B, L]; padded positions are zero.
 
-        `prefix_lengths` [B]: how many tokens, after a document's first special tokens, are repeated in every window.
+        Arguments are those of Hugging Face's encoder. Attentions and hidden states of its layers are not kept, and come
+        back as None when they are asked for; what Hugging Face ignores is ignored.
+
+        Args:
+            input_ids: [B, L].
+            attention_mask: [B, L].
+            *others: further arguments of the encoder, by position.
+            **kwargs: further arguments by name, and `prefix_lengths` [B]: how many tokens, after a document's
+                first special tokens, are repeated in every window.
 
         Raises:
             ValueError: the inputs cannot be cut into windows (inputs_embeds, holes in the mask, a missing frame, ...).
             RuntimeError: an engine has sharded the encoder's parameters in a way that would lose gradients.
         """
-        family = self._cached_ds.family
-        ids = _check_inputs(family, input_ids, attention_mask, global_attention_mask, kwargs)
-        prefix = self._cached_ds.call.take_prefix()
-        prefix = prefix if prefix_lengths is None else prefix_lengths
+        state = self._cached_ds
+        kwargs |= self._named(others)
+        ids = _check_inputs(state.family, input_ids, attention_mask, kwargs)
+        prefix, of_call = kwargs.get("prefix_lengths"), state.call.take_prefix()
         anchor = torch.zeros((), device=ids.device, requires_grad=torch.is_grad_enabled())
-        states = super().__call__(ids, attention_mask, prefix, global_attention_mask, anchor)
-        return (states,) if return_dict is False else family.output(last_hidden_state=states)
+        given = (ids, attention_mask, of_call if prefix is None else prefix, kwargs.get("global_attention_mask"))
+        states = super().__call__(*given, anchor)
+        return (states,) if kwargs.get("return_dict") is False else state.family.output(last_hidden_state=states)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """Hugging Face's, under the name of the class that the encoder had before `attach`."""
+        own = type(self)
+        self.__class__ = base_of(self)
+        try:
+            return self.save_pretrained(*args, **kwargs)
+        finally:
+            self.__class__ = own
 
     def forward(
         self,
@@ -81,6 +98,7 @@ class Windowed(Swapped):
         anchor: Tensor,
     ) -> Tensor:
         """States [B, L, D], replayed; the batch comes to the host once, to be cut."""
+        refuse_sequence_parallelism()
         self._check_parameters()
         state, device = self._cached_ds, input_ids.device
         batch = Batch.on_host(input_ids, attention_mask, prefix_lengths, global_attention_mask)
@@ -106,6 +124,11 @@ class Windowed(Swapped):
 
     def _check_parameters(self) -> None:
         check_gathered(self)
+
+    def _named(self, others: tuple[Any, ...]) -> dict[str, Any]:
+        """Arguments by position, after ids and mask, with the names that Hugging Face's encoder gives them."""
+        names = list(inspect.signature(base_of(self).forward).parameters)[3:] if others else []
+        return dict(zip(names, others, strict=False))
 
     def _trainable(self) -> list[Tensor]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -159,15 +182,13 @@ def _sparse_gradient(embedding: nn.Module) -> Iterator[None]:
         embedding.sparse = before
 
 
-def _check_inputs(
-    family: Family, ids: Tensor | None, mask: Tensor | None, global_mask: Tensor | None, others: dict[str, Any]
-) -> Tensor:
-    unknown = sorted(name for name, value in others.items() if value is not None and value is not False)
-    if ids is None or unknown:
-        raise ValueError(f"a windowed encoder takes input_ids [B, L] and no {', '.join(unknown) or 'inputs_embeds'}")
+def _check_inputs(family: Family, ids: Tensor | None, mask: Tensor | None, others: dict[str, Any]) -> Tensor:
+    refused = sorted(name for name in UNREADABLE if others.get(name) is not None)
+    if ids is None or refused:
+        raise ValueError(f"a windowed encoder takes input_ids [B, L] and no {', '.join(refused) or 'inputs_embeds'}")
     if ids.dim() != 2 or (mask is not None and mask.shape != ids.shape):
         shape = None if mask is None else tuple(mask.shape)
         raise ValueError(f"input_ids {tuple(ids.shape)} and attention_mask {shape} must both be [B, L]")
-    if global_mask is not None and family.global_attention is None:
+    if others.get("global_attention_mask") is not None and not family.global_attention:
         raise ValueError("global_attention_mask: this encoder has no global attention; only LED's has")
     return ids

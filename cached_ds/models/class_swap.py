@@ -17,6 +17,7 @@ class Swapped(nn.Module):
     """Base of the mixins that are put over a Hugging Face class."""
 
     mixin: type[Swapped]
+    keeps_name = False  # whether the swapped class has the name of the base class
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Refer to the mixin and the base class, from which the swapped class can be recreated."""
@@ -27,7 +28,8 @@ class Swapped(nn.Module):
 def swapped_class(mixin: Any, base: Any) -> Any:
     """The subclass of `base` with the mixin over it; one per pair, since engines compare classes."""
     contents = {"__doc__": f"{base.__name__}, {mixin.__name__.lower()}.", "mixin": mixin}
-    return type(f"{mixin.__name__}{base.__name__}", (mixin, base), contents)
+    name = base.__name__ if mixin.keeps_name else f"{mixin.__name__}{base.__name__}"
+    return type(name, (mixin, base), contents)
 
 
 def base_of(module: nn.Module) -> Any:

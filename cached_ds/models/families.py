@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutput, ModelOutput
 from transformers.models.led.modeling_led import LEDEncoderBaseModelOutput
@@ -49,13 +48,6 @@ class FramePattern:
 def language_codes(special_tokens: Sequence[str]) -> list[str]:
     """The special tokens that name a language: those without angle brackets."""
     return [token for token in special_tokens if not token.startswith("<")]
-
-
-def _first_token_global(global_attention_mask: Tensor) -> Tensor:
-    """Longformer's recipe in every window: the first token attends to all others, and they to it; [N, w] in and out."""
-    mask = global_attention_mask.clone()
-    mask[:, 0] = 1
-    return mask
 
 
 def _any_window(_: PretrainedConfig) -> int:
@@ -130,7 +122,7 @@ class Family:
     config_fields: Callable[[Size, int], dict[str, Any]] = bart_fields
     positions: str | None = "max_position_embeddings"
     window_multiple: Callable[[PretrainedConfig], int] = _any_window
-    global_attention: Callable[[Tensor], Tensor] | None = None
+    global_attention: bool = False
     output: type[ModelOutput] = BaseModelOutput
     layers: str = "layers"
     encoder_layer: EncoderLayer = EncoderLayer()
@@ -164,7 +156,7 @@ FAMILIES: dict[str, Family] = {
         config_fields=led_fields,
         positions="max_encoder_position_embeddings",
         window_multiple=_attention_window,
-        global_attention=_first_token_global,
+        global_attention=True,
         output=LEDEncoderBaseModelOutput,
         encoder_layer=EncoderLayer(results=1, own_mask=True),
         cross_attention=CrossAttention(results=3),
@@ -192,12 +184,12 @@ def family_named(model_type: str) -> Family:
     return FAMILIES[model_type]
 
 
-def check_window(family: Family, model_config: PretrainedConfig, config: CachedConfig) -> None:
-    """Refuse windows that the encoder cannot read, or that leave no room for content.
+def check_settings(family: Family, model_config: PretrainedConfig, config: CachedConfig) -> None:
+    """Refuse settings that do not fit the encoder: windows that it cannot read, or that leave no room for content.
 
     Raises:
         ValueError: more tokens than positions; not a multiple of LED's attention window; no room for content
-            beside frame and overlap.
+            beside frame and overlap; global attention for an encoder that has none.
     """
     positions = getattr(model_config, family.positions) if family.positions else None
     if positions is not None and config.window > positions:
@@ -209,6 +201,8 @@ def check_window(family: Family, model_config: PretrainedConfig, config: CachedC
         raise ValueError(
             f"window={config.window} is refused; allowed are multiples of {multiple}, its attention_window"
         )
+    if config.global_first_token and not family.global_attention:
+        raise ValueError("global_first_token=True is refused: this encoder has no global attention; only LED's has")
     frame = max(len(frame.head) + len(frame.tail) for frame in family.frames) if config.frame_windows else 0
     if config.window - frame - 2 * config.overlap < 1:
         raise ValueError(

@@ -117,6 +117,9 @@ class Budget:
     ) -> tuple[int, bool]:
         """How many passes save their graph, and whether cross-attention keeps keys and values.
 
+        Keys and values come first: they save more work per byte than an encoder's graph (BART-large in bf16, by source
+        token: 48 KiB for 50 MFLOP, against 437 KiB for 352 MFLOP).
+
         Args:
             sizes: the size of each pass, in full windows.
             reserve: bytes that this step still needs for other things.
@@ -126,6 +129,8 @@ class Budget:
         room = self.config.memory_bytes
         if room is None:
             room = int(SHARE * free_bytes(device)) - reserve if self.rehearsed else 0
+        keeps_projections = room >= projections
+        room -= projections if keeps_projections else 0
         num_saved = 0
         for size in sizes:
             need = int(size * self.window_bytes)
@@ -136,4 +141,4 @@ class Budget:
             self.logged = True
             logger.info("recompute=auto: the graphs of %d of %d passes fit", num_saved, len(sizes))
         self.rehearsed = True
-        return num_saved, num_saved == len(sizes) and room >= projections
+        return num_saved, keeps_projections

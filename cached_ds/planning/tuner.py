@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cached_ds.planning.budget import Budget, graph_bytes
 from cached_ds.planning.compiled import try_compile
+from cached_ds.replay.autocast import Autocast
 from cached_ds.replay.rng import ReplayRng
 from cached_ds.replay.sums import add_, zero_sums
 from cached_ds.settings.config import CachedConfig
@@ -95,9 +96,15 @@ class Tuner:
         return self.cutter.sample_pass(count, self.batch, self.device)
 
     def _measure_window(self) -> None:
-        sample = self._sample(1)
-        if not self.budget.window_bytes:
-            self.budget.window_bytes = graph_bytes(lambda: self.encode(sample), list(self.encoder.parameters()))
+        if self.budget.window_bytes:
+            return
+        self.budget.window_bytes = self._graph_bytes(1)
+        if Autocast.current(self.device).enabled:  # the weights' casts are kept by every graph, but only once
+            self.budget.window_bytes = self._graph_bytes(2) - self.budget.window_bytes
+
+    def _graph_bytes(self, count: int) -> int:
+        sample = self._sample(count)
+        return graph_bytes(lambda: self.encode(sample), list(self.encoder.parameters()))
 
     def _read(self, sample: EncoderPass) -> None:
         """Encode a pass; if the encoder learns, run its backward too, whose cost also depends on the size of a pass."""

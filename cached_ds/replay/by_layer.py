@@ -21,6 +21,7 @@ from cached_ds.replay.autocast import Autocast
 from cached_ds.replay.offload import Conveyor, zeros_like
 from cached_ds.replay.sums import (
     add_,
+    device_output,
     refuse_create_graph,
     refuse_tensor_hooks,
     retains_graph,
@@ -54,7 +55,7 @@ class LayerCall:
         """Run a pass from the state of its stream, and note the stream's state afterwards."""
         rng, before = self.batch.rng, self.rng_states[number]
         with rng.fork(self.batch.passes[number].index, state=before):
-            outputs = self.run(number, states, bias)
+            outputs = self.run(number, *_viewed(states, bias))
             after = rng.state()
         self.batch.rng_states[number] = after if before is None or not torch.equal(after, before) else before
         return outputs
@@ -62,7 +63,7 @@ class LayerCall:
     def again(self, number: int, states: Tensor, bias: Tensor | None) -> Outputs:
         """Run a pass again from the state that its stream had before this layer."""
         with self.batch.rng.fork(self.batch.passes[number].index, state=self.rng_states[number]):
-            return self.run(number, states, bias)
+            return self.run(number, *_viewed(states, bias))
 
 
 def replay_layer(call: LayerCall, states: Tensor, bias: Tensor | None, anchor: Tensor) -> Outputs:
@@ -84,7 +85,8 @@ def replay_layer(call: LayerCall, states: Tensor, bias: Tensor | None, anchor: T
     if not torch.is_grad_enabled() or not learns:
         return _run_forward(call, states, bias, num_saved=0)[0]
     refuse_tensor_hooks(parameters)
-    return _ReplayLayer.apply(call, anchor, states, bias, *parameters)
+    result, made, _ = _ReplayLayer.apply(call, *parameters, states, bias, anchor)
+    return result, made
 
 
 @dataclass
@@ -105,28 +107,30 @@ class _Gradients(NamedTuple):
 
 class _ReplayLayer(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, call: LayerCall, anchor: Tensor, states: Tensor, bias: Tensor | None, *parameters: Tensor
-    ) -> Outputs:
+    def forward(ctx: Any, call: LayerCall, *inputs: Any) -> tuple[Tensor, Tensor | None, Tensor]:
+        """`inputs` are the parameters, then states, bias and anchor (see `device_output`)."""
+        *parameters, states, bias, anchor = inputs
         ctx.call, ctx.autocast = call, Autocast.current(anchor.device)
         ctx.set_materialize_grads(False)
         ctx.device = states.device  # where its gradient must be, wherever the states are stored
         states = _stored(call, states)
-        ctx.save_for_backward(anchor, states, bias, *parameters)
+        ctx.save_for_backward(*parameters, states, bias, anchor)
         outputs, ctx.graphs = _run_forward(call, states, bias, num_saved=call.batch.plan.num_saved)
-        return outputs
+        return *outputs, device_output(anchor)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         refuse_create_graph("replay")
-        anchor, states, bias, *_ = ctx.saved_tensors
+        *_, states, bias, anchor = ctx.saved_tensors
         with ctx.autocast.again():
-            of_states = _zeros_like(states, ctx.device) if ctx.needs_input_grad[2] else None
-            of_bias = zero_sum(bias) if ctx.needs_input_grad[3] else None
-            sums = _run_backward(ctx.call, ctx.graphs, (states, bias), gradients, of_states=of_states, of_bias=of_bias)
+            of_states = _zeros_like(states, ctx.device) if ctx.needs_input_grad[-3] else None
+            of_bias = zero_sum(bias) if ctx.needs_input_grad[-2] else None
+            sums = _run_backward(
+                ctx.call, ctx.graphs, (states, bias), gradients[:2], of_states=of_states, of_bias=of_bias
+            )
         if not retains_graph():
             ctx.graphs = []
-        return None, torch.zeros_like(anchor), of_states, of_bias, *sums
+        return None, *sums, of_states, of_bias, torch.zeros_like(anchor)
 
 
 def _stored(call: LayerCall, states: Tensor) -> Tensor:
@@ -220,6 +224,11 @@ def _inputs(call: LayerCall, number: int, states: Tensor, bias: Tensor | None) -
     width, needs_graph = call.batch.passes[number].width, torch.is_grad_enabled()
     trimmed = states[:, :width].detach().requires_grad_(needs_graph)
     return trimmed, None if bias is None else bias[..., :width, :width].detach().requires_grad_(needs_graph)
+
+
+def _viewed(states: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Views of a pass's leaves: autocast would take a leaf for a weight, and remember its cast."""
+    return states.view_as(states), None if bias is None else bias.view_as(bias)
 
 
 def _widened(states: Tensor, like: Tensor) -> Tensor:

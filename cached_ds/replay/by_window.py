@@ -32,7 +32,14 @@ from torch import Tensor
 from cached_ds.replay.autocast import Autocast
 from cached_ds.replay.offload import Conveyor, zeros
 from cached_ds.replay.rng import ReplayRng
-from cached_ds.replay.sums import add_, refuse_create_graph, refuse_tensor_hooks, retains_graph, zero_sums
+from cached_ds.replay.sums import (
+    add_,
+    device_output,
+    refuse_create_graph,
+    refuse_tensor_hooks,
+    retains_graph,
+    zero_sums,
+)
 
 
 class Replayable(Protocol):
@@ -102,7 +109,7 @@ def replay(encode: Callable[[P], Tensor], plan: ReplayPlan[P], *, parameters: Ca
     replayed, tensors = _Replayed(plan, encode, parameters), parameters()
     if torch.is_grad_enabled() and tensors:
         refuse_tensor_hooks(tensors)
-        states = _Replay.apply(replayed, plan.anchor, *tensors)
+        states, _ = _Replay.apply(replayed, *tensors, plan.anchor)
     else:
         with torch.no_grad():
             states = _run_forward(replayed, num_saved=0)[0]
@@ -112,21 +119,23 @@ def replay(encode: Callable[[P], Tensor], plan: ReplayPlan[P], *, parameters: Ca
 
 class _Replay(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, replayed: _Replayed[Any], anchor: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, replayed: _Replayed[Any], *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """`inputs` are the parameters and, last, the anchor (see `device_output`)."""
+        anchor = inputs[-1]
         ctx.replayed, ctx.autocast = replayed, Autocast.current(anchor.device)
-        ctx.save_for_backward(anchor, *parameters)
+        ctx.save_for_backward(*inputs)
         states, ctx.graphs = _run_forward(replayed, num_saved=replayed.plan.num_saved)
-        return states
+        return states, device_output(anchor)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         refuse_create_graph("replay")
-        anchor = ctx.saved_tensors[0]  # torch's own errors: graph already freed, parameters changed in place
+        anchor = ctx.saved_tensors[-1]  # torch's own errors: graph already freed, parameters changed in place
         with ctx.autocast.again():
             sums = _run_backward(ctx.replayed, ctx.graphs, gradients[0], anchor.device)
         if not retains_graph():
             ctx.graphs = []
-        return None, torch.zeros_like(anchor), *sums
+        return None, *sums, torch.zeros_like(anchor)
 
 
 def _run_forward(replayed: _Replayed[Any], *, num_saved: int) -> tuple[Tensor, list[Tensor]]:

@@ -64,6 +64,17 @@ def refuse_create_graph(through: str) -> None:
         raise RuntimeError(f"cached_ds: create_graph=True (a second derivative) is not possible through {through}")
 
 
+def device_output(anchor: Tensor) -> Tensor:
+    """A second output of a node whose first may live on the host: with it, the node runs in its device's thread.
+
+    Autograd runs a node in the thread of the first device among its outputs, and hands the gradients of its inputs on
+    in their order. The hooks that reduce parameters, and the engine's own behind the anchor, run in the device's
+    thread. So that an engine never looks for gradients before they are there, the node runs in that thread too, and
+    the parameters come before the anchor among its inputs.
+    """
+    return torch.zeros((), device=anchor.device)
+
+
 def retains_graph() -> bool:
     """Whether the backward under way was called with `retain_graph=True`, so that it may be repeated."""
     return torch._C._autograd._get_current_graph_task_keep_graph()

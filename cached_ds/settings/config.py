@@ -98,6 +98,16 @@ class CachedConfig:
     stream_cross_attention: bool = _boolean(
         True, help="attend to the document tile by tile, keeping no keys and values; False: as Hugging Face does"
     )
+    global_first_token: bool | None = _option(
+        None,
+        help="LED: the first token of every window attends to all of it, the recipe of the Longformer paper; False: as "
+        "the caller's global_attention_mask says; None: False, but True for LED in launch/train.py",
+        allowed="None, True or False",
+        check=lambda value: value is None or isinstance(value, bool),
+    )
+    chunked_loss: bool = _boolean(
+        True, help="compute the training loss in chunks, without logits; False: as Hugging Face does, logits included"
+    )
     offload: str = _option(
         "none",
         help='where the encoder\'s states and their gradient live: "none" (the device), "cpu" (host memory), "disk"',
@@ -112,7 +122,7 @@ class CachedConfig:
     )
     seed: int | None = _option(
         None,
-        help="seed of the windows' random streams; None draws one from torch's generator at each forward",
+        help="seed of the windows' random streams, the same masks in every forward; None: drawn at each forward",
         allowed="None or an integer in [0, 2**63)",
         check=lambda value: value is None or (_whole(value, low=0) and value < SEED_LIMIT),
     )

@@ -13,6 +13,7 @@ from transformers.trainer_callback import ProgressCallback
 from cached_ds import fsdp
 from cached_ds.attachment import ensure_attached, inner_model
 from cached_ds.decoder.chunked_loss import has_chunked_loss
+from cached_ds.encoder.guards import refuse_sequence_parallelism
 from cached_ds.settings.config import CachedConfig
 from cached_ds.training.progress import TokenProgressCallback
 from cached_ds.training.sampler import LengthBalancedSampler
@@ -62,6 +63,7 @@ class CachedSeq2SeqTrainer(Seq2SeqTrainer):
     def create_accelerator_and_postprocess(self) -> None:
         """Create the accelerator; if FSDP is asked for, make sure that it is on."""
         super().create_accelerator_and_postprocess()
+        refuse_sequence_parallelism()
         asked = torch.distributed.is_initialized() and fsdp.is_requested(self.args.fsdp_plugin_args)
         if asked and not self.is_fsdp_enabled:
             fsdp.enable_on_cpu(self.accelerator, self.args.fsdp_plugin_args)

@@ -134,9 +134,10 @@ class Cutter:
         inputs = {"input_ids": layout.gather(batch.input_ids, self.model_config.pad_token_id)}
         if not layout.full:
             inputs["attention_mask"] = (layout.tokens >= 0).long()
-        if self.family.global_attention is not None:
-            asked = layout.gather(batch.global_attention_mask, 0)
-            inputs["global_attention_mask"] = self.family.global_attention(asked)
+        if self.family.global_attention:
+            inputs["global_attention_mask"] = layout.gather(batch.global_attention_mask, 0)
+            if self.config.global_first_token:
+                inputs["global_attention_mask"][:, 0] = 1
         inputs = {name: _move(value, device) for name, value in inputs.items()}
         return EncoderPass(layout.index, inputs, _move(layout.slots, device), layout.spans)
 

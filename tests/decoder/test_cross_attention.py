@@ -30,7 +30,7 @@ def pair(family="bart", *, dropout=0.0, **fields):
     """An attached model, and the same one as it was."""
     model = tiny.make_model(family, dropout=dropout, dtype=torch.float64)
     reference = copy.deepcopy(model)
-    return attach(model, window=tiny.WINDOW, **fields), reference
+    return attach(model, window=tiny.WINDOW, **tiny.recipe(family), **fields), reference
 
 
 def run(model, reference, batch, *, dropout=0.0, seed=7):

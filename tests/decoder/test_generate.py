@@ -10,6 +10,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from cached_ds import attach
 from helpers import oracle, tiny
+from helpers.compare import gradients
+from helpers.engines import FP32
 
 families = pytest.mark.parametrize("family", tiny.FAMILIES)
 WAYS = {"greedy": {}, "beams": {"num_beams": 3}, "two-beams-back": {"num_beams": 3, "num_return_sequences": 2}}
@@ -24,7 +26,7 @@ def five_windows(family):
 def pair(family):
     """A model and its attached copy, in evaluation mode."""
     model = tiny.make_model(family, dtype=torch.float64).eval()
-    return model, attach(copy.deepcopy(model), window=tiny.WINDOW)
+    return model, attach(copy.deepcopy(model), window=tiny.WINDOW, **tiny.recipe(family))
 
 
 def by_oracle(model, batch, **options):
@@ -77,17 +79,28 @@ def test_return_dict_false(family):
     assert torch.equal(states, encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state)
 
 
-def test_led_takes_a_global_attention_mask():
-    batch, (_, model) = five_windows("led"), pair("led")
+def test_leds_global_attention_mask_is_the_callers():
+    model, batch = attach(tiny.make_model("led"), window=tiny.WINDOW).eval(), five_windows("led")
     mask = torch.zeros_like(batch["input_ids"])
-    first_only = mask.index_fill(1, torch.tensor([0]), 1)
-    middle = mask.index_fill(1, torch.tensor([5, 40]), 1)
-    plain, first, more = (
-        model(**batch, **given).loss
-        for given in ({}, {"global_attention_mask": first_only}, {"global_attention_mask": middle})
-    )
-    assert torch.equal(plain, first)
-    assert not torch.equal(plain, more)
+    first_only, middle = (mask.index_fill(1, torch.tensor(at), 1) for at in ([0], [5, 40]))
+    none = model(**batch).loss
+    zeros, first, more = (model(**batch, global_attention_mask=given).loss for given in (mask, first_only, middle))
+    assert torch.equal(none, zeros)
+    assert not torch.equal(none, first) and not torch.equal(none, more)
+
+
+@pytest.mark.parametrize("recipe", [True, False], ids=["recipe", "no recipe"])
+@pytest.mark.parametrize("masked", [True, False], ids=["mask", "no mask"])
+def test_leds_gradients_with_any_global_attention(masked, recipe):
+    """In float32 (see `tiny.recipe`), so the whole gradient is compared: some parameters have hardly any."""
+    model, batch = tiny.make_model("led"), five_windows("led")
+    if masked:
+        batch["global_attention_mask"] = torch.zeros_like(batch["input_ids"]).index_fill_(1, torch.tensor([5, 40]), 1)
+    reference = copy.deepcopy(model)
+    attach(model, window=tiny.WINDOW, global_first_token=recipe)(**batch).loss.backward()
+    oracle.loss(reference, batch, window=tiny.WINDOW, global_first=recipe).backward()
+    found, expected = (torch.cat([g.flatten() for g in gradients(each).values()]) for each in (model, reference))
+    assert (found - expected).norm() < FP32 * expected.norm()
 
 
 def test_gradient_free_encoding_leaves_no_graph():
@@ -114,3 +127,12 @@ def test_prefix_lengths_of_a_call_with_states_do_not_reach_the_next():
         encoder_outputs=encoded, attention_mask=batch["attention_mask"], labels=batch["labels"], prefix_lengths=prefix
     )
     assert torch.equal(model.get_encoder()(**inputs).last_hidden_state, encoded.last_hidden_state)
+
+
+@families
+def test_guidance_is_hugging_faces(family):
+    """It calls the model with the summary so far as a document of its own."""
+    batch, (model, ours) = tiny.make_batch(family, (tiny.WINDOW,)), pair(family)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    found, expected = (each.generate(**inputs, **WRITE, guidance_scale=1.5) for each in (ours, model))
+    assert torch.equal(found, expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 
 import pytest
@@ -30,7 +31,7 @@ def test_names_classes_and_weights_stay(family):
     assert attach(model, window=tiny.WINDOW) is model
     assert list(model.state_dict()) == list(before.state_dict())
     assert isinstance(model.get_encoder(), type(before.get_encoder()))
-    assert type(model) is type(before)
+    assert isinstance(model, type(before)) and type(model).__name__ == type(before).__name__
     assert [name for name, _ in model.named_modules()] == [name for name, _ in before.named_modules()]
 
 
@@ -109,8 +110,6 @@ def test_documents_of_one_window_have_the_states_of_the_unattached_encoder(famil
     model = tiny.make_model(family).eval()
     batch = tiny.make_batch(family, (tiny.WINDOW, tiny.WINDOW))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    if family == "led":
-        inputs["global_attention_mask"] = torch.zeros_like(batch["input_ids"]).index_fill_(1, torch.tensor([0]), 1)
     with torch.no_grad():
         expected = model.get_encoder()(**inputs).last_hidden_state
         attach(model, window=tiny.WINDOW, windows_per_pass=2)
@@ -122,15 +121,30 @@ def test_documents_of_one_window_and_padding(family):
     model = tiny.make_model(family).double().eval()
     batch = tiny.make_batch(family, (tiny.WINDOW, 9))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    expected = loss_without_attach(model, family, batch)
+    expected = model(**batch).loss
     states = attach(model, window=tiny.WINDOW).get_encoder()(**inputs).last_hidden_state
     assert torch.equal(states[1, 9:], torch.zeros_like(states[1, 9:]))
     # One row at a time is another matrix product than two rows: float64 rounding, 1e-16 a step.
     torch.testing.assert_close(model(**batch).loss, expected, rtol=1e-12, atol=0)
 
 
-def loss_without_attach(model, family, batch):
+def test_the_encoder_saves_itself_under_its_own_name(tmp_path):
+    encoder = attached("bart").get_encoder()
+    encoder.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["architectures"] == ["BartEncoder"]
+    assert type(encoder).__name__ == "WindowedBartEncoder"
+
+
+@families
+def test_arguments_by_position_have_hugging_faces_places(family):
+    encoder, batch = attached(family).get_encoder().eval(), tiny.make_batch(family, (40,))
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    expected = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    assert torch.equal(encoder(ids, mask, None).last_hidden_state, expected)
+    third = torch.ones_like(ids) if family == "led" else encoder.get_input_embeddings()(ids)
     if family == "led":
-        mask = torch.zeros_like(batch["input_ids"]).index_fill_(1, torch.tensor([0]), 1)
-        return model(**batch, global_attention_mask=mask).loss
-    return model(**batch).loss
+        assert not torch.equal(encoder(ids, mask, third).last_hidden_state, expected)
+    else:
+        name = "encoder_hidden_states" if family in ("t5", "mt5") else "inputs_embeds"
+        with pytest.raises(ValueError, match=f"and no {name}"):
+            encoder(ids, mask, third)

@@ -36,8 +36,9 @@ def expected_gradients(family, targets):
 @pytest.mark.parametrize(("family", "targets"), [("bart", ["q_proj", "v_proj"]), ("t5", ["q", "v"]), ("led", ["fc1"])])
 def test_lora_gradients_are_those_of_the_full_graph(family, targets, attach_first):
     model = tiny.make_model(family, dtype=torch.float64)
-    model = lora(attach(model, window=tiny.WINDOW), targets) if attach_first else lora(model, targets)
-    model = model if attach_first else attach(model, window=tiny.WINDOW)
+    options = {"window": tiny.WINDOW, **tiny.recipe(family)}
+    model = lora(attach(model, **options), targets) if attach_first else lora(model, targets)
+    model = model if attach_first else attach(model, **options)
     model(**tiny.make_batch(family, LENGTHS)).loss.backward()
     found = named_gradients(model)
     assert any("encoder" in name for name in found)

@@ -87,11 +87,9 @@ def test_nothing_is_changed_by_a_refusal():
     assert not model._forward_pre_hooks
 
 
-def test_attentions_and_hidden_states():
-    batch = tiny.make_batch("bart", (40,))
-    for name in ("output_attentions", "output_hidden_states"):
-        with pytest.raises(ValueError, match=f"takes input_ids .* and no {name}"):
-            attached()(**batch, **{name: True})
+def test_global_first_token_for_a_family_without_global_attention():
+    with pytest.raises(ValueError, match="global_first_token=True is refused: this encoder has no global attention"):
+        attached(global_first_token=True)
 
 
 def test_inputs_embeds():

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
+from accelerate import ParallelismConfig
+from accelerate.state import AcceleratorState
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from cached_ds import attach, fsdp
@@ -117,3 +120,31 @@ def shard_unattached():
 
 def test_shard_without_attach(ranks):
     ranks.run(shard_unattached, timeout=SECONDS)
+
+
+def test_functional_call_is_not_blamed_on_fsdp1():
+    model, batch = attach(tiny.make_model("bart"), window=tiny.WINDOW), tiny.make_batch("bart", (40,))
+    weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    with pytest.raises(RuntimeError, match=r"^cached_ds: .* torch.func.functional_call") as caught:
+        torch.func.functional_call(model, weights, kwargs=batch)
+    assert "FSDP1" not in str(caught.value)
+
+
+def test_a_checkpointed_layer_under_the_layer_schedule_is_refused_with_a_sentence():
+    model = attach(tiny.make_model("bart"), window=tiny.WINDOW, schedule="layer")
+    layers = model.get_encoder().layers
+    for number, layer in enumerate(layers):
+        layers[number] = checkpoint_wrapper(layer)
+    loss = model(**tiny.make_batch("bart", (40,))).loss
+    with pytest.raises(
+        RuntimeError, match=r"^cached_ds: ReplayedBartEncoderLayer was called outside .* leave it unwrapped"
+    ):
+        loss.backward()
+
+
+@pytest.mark.parametrize("name", ["cp_size", "sp_size"])
+def test_accelerates_sequence_parallelism_is_refused(name, monkeypatch):
+    model = attach(tiny.make_model("bart"), window=tiny.WINDOW)
+    monkeypatch.setitem(AcceleratorState._shared_state, "parallelism_config", ParallelismConfig(**{name: 2}))
+    with pytest.raises(ValueError, match=f"^{name}=2 is refused; allowed is 1"):
+        model(**tiny.make_batch("bart", (40,)))

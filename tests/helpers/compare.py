@@ -46,12 +46,13 @@ def oracle_options(config, *, random):
         "framed": config.frame_windows,
         "per_pass": config.windows_per_pass,
         "random": random,
+        "global_first": bool(config.global_first_token),
     }
 
 
 def gradient_error(model, batch, *, random=False, seed=7, **fields):
     """Worst relative error of loss and gradients of `model` once attached, against the oracle on a copy of it."""
-    config = CachedConfig(**{"window": tiny.WINDOW, **fields})
+    config = CachedConfig(**{"window": tiny.WINDOW, **tiny.recipe(model.config.model_type), **fields})
     reference = copy.deepcopy(model)
     reference.gradient_checkpointing_disable()
     torch.manual_seed(seed)

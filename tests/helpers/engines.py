@@ -175,7 +175,7 @@ def parity(
     model = tiny.make_model(family, dropout=dropout, dtype=dtype)
     if change is not None:
         change(model)
-    attach(model, window=tiny.WINDOW, **fields)
+    attach(model, window=tiny.WINDOW, **tiny.recipe(family), **fields)
     shape = {"steps": steps, "accumulation": accumulation, "windows": windows}
     work = documents(family, rank=dist.get_rank(), **shape)
     losses, weights = train(make_engine(engine, model, accumulation, clip, **(settings or {})), work)

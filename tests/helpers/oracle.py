@@ -47,7 +47,7 @@ def windows_of_batch(mask, *, window, head, tail, overlap=0, prefix=None):
     return out
 
 
-def encode_group(model, ids, group, stream):
+def encode_group(model, ids, group, stream, *, global_mask=None, global_first=None):
     """States of the windows of one pass, encoded together, padded on the right."""
     width = max(len(read) for _, read, _ in group)
     batch = torch.full((len(group), width), model.config.pad_token_id)
@@ -55,9 +55,13 @@ def encode_group(model, ids, group, stream):
     for number, (row, read, _) in enumerate(group):
         batch[number, : len(read)] = ids[row, read]
         mask[number, : len(read)] = 1
-    extra = {}
-    if model.config.model_type == "led":
-        extra["global_attention_mask"] = torch.zeros_like(batch).index_fill_(1, torch.tensor([0]), 1)
+    extra, is_led = {}, model.config.model_type == "led"
+    global_first = is_led if global_first is None else global_first
+    if global_first or global_mask is not None:
+        extra["global_attention_mask"] = asked = torch.zeros_like(batch)
+        for number, (row, read, _) in enumerate(group):
+            asked[number, : len(read)] = 0 if global_mask is None else global_mask[row, read]
+        asked[:, 0] |= int(global_first)
     if stream is None:
         return model.get_encoder()(input_ids=batch, attention_mask=mask, **extra).last_hidden_state
     with torch.random.fork_rng(devices=[]):
@@ -65,7 +69,9 @@ def encode_group(model, ids, group, stream):
         return model.get_encoder()(input_ids=batch, attention_mask=mask, **extra).last_hidden_state
 
 
-def encode(model, ids, mask, *, window, overlap=0, framed=True, per_pass=1, prefix=None, random=False):
+def encode(
+    model, ids, mask, *, window, overlap=0, framed=True, per_pass=1, prefix=None, random=False, **attention
+):  # fmt: skip
     """States [B, L, D] of whole documents, with the graph of all windows."""
     head, tail = FRAMES[model.config.model_type] if framed else (0, 0)
     windows = windows_of_batch(mask, window=window, head=head, tail=tail, overlap=overlap, prefix=prefix)
@@ -75,7 +81,7 @@ def encode(model, ids, mask, *, window, overlap=0, framed=True, per_pass=1, pref
     for begin in range(0, len(order), per_pass):
         numbers = order[begin : begin + per_pass]
         group = [windows[number] for number in numbers]
-        hidden = encode_group(model, ids, group, seed + numbers[0] if random else None)
+        hidden = encode_group(model, ids, group, seed + numbers[0] if random else None, **attention)
         for slot, (row, read, kept) in enumerate(group):
             states.update({(row, token): hidden[slot, read.index(token)] for token in kept})
     zero = torch.zeros_like(next(iter(states.values())))
@@ -141,5 +147,7 @@ def loss(model, batch, *, tile=1024, random=False, **options):
     """The loss of a batch, with the graph of the whole documents."""
     batch = dict(batch)
     ids, mask, prefix = batch.pop("input_ids"), batch.pop("attention_mask"), batch.pop("prefix_lengths", None)
+    if (global_mask := batch.pop("global_attention_mask", None)) is not None:
+        options["global_mask"] = global_mask
     hidden = encode(model, ids, mask, prefix=prefix, random=random, **options)
     return decode(model, hidden, mask, tile=tile, random=random, **batch)

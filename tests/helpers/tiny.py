@@ -84,6 +84,15 @@ def randomise(model):
     return model
 
 
+def recipe(family):
+    """Settings of `attach` under which a family trains in float64.
+
+    LED in float64 needs a global token: Hugging Face takes the softmax in float32, where the smallest float64 is minus
+    infinity, and rows that see nothing but padding have gradients of NaN.
+    """
+    return {"global_first_token": True} if family == "led" else {}
+
+
 def frame(family, content):
     """Token ids of a document: content between the special tokens of the family's tokenizer."""
     head = [BOS] if family in ("bart", "led") else []

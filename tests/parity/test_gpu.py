@@ -31,7 +31,7 @@ def step(model, batch, *, autocast=False):
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_gradients_equal_those_of_the_cpu(family):
-    model = attach(tiny.make_model(family, dtype=torch.float64), window=tiny.WINDOW)
+    model = attach(tiny.make_model(family, dtype=torch.float64), window=tiny.WINDOW, **tiny.recipe(family))
     batch = tiny.make_batch(family, [100, 37])
     device_model = copy.deepcopy(model).cuda()
     model(**batch).loss.backward()

@@ -93,7 +93,7 @@ def test_autocast(family):
     oracle.loss(exact, batch, window=tiny.WINDOW).backward()
     with torch.autocast("cpu", torch.bfloat16):
         oracle.loss(full, batch, window=tiny.WINDOW).backward()
-        loss = attach(model, window=tiny.WINDOW)(**batch).loss
+        loss = attach(model, window=tiny.WINDOW, **tiny.recipe(family))(**batch).loss
     loss.backward()
     flat = [torch.cat([g.flatten() for g in gradients(each).values()]) for each in (exact, full, model)]
     errors = [((found - flat[0]).norm() / flat[0].norm()).item() for found in flat[1:]]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 
 import pytest
 import torch
 
 from cached_ds import attach, detach
-from cached_ds.attachment import windowed_encoder
+from cached_ds.attachment import inner_model, windowed_encoder
 from cached_ds.planning import compiled
 from helpers import tiny
 from helpers.compare import EXACT, gradient_error, gradients, worst_error
@@ -82,3 +83,19 @@ def test_detach_leaves_no_compiled_layer():
     assert all(layer._compiled_call_impl is not None for layer in layers)
     detach(model)
     assert all(layer._compiled_call_impl is None for layer in layers)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("schedule", ["window", "layer"])
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_a_compiled_model_gives_the_same_gradients(family, schedule, dropout):
+    """The whole model under torch.compile; `eager` runs what dynamo has captured as it is."""
+    model = attach(tiny.make_model(family, dropout=dropout), window=tiny.WINDOW, schedule=schedule)
+    compiled_model = torch.compile(copy.deepcopy(model), backend="eager")
+    found = []
+    for each in (model, compiled_model):
+        torch.manual_seed(5)
+        loss = each(**tiny.make_batch(family, (75, 30))).loss
+        loss.backward()
+        found.append([loss, *gradients(inner_model(each)).values()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

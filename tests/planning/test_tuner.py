@@ -89,12 +89,32 @@ def test_as_many_passes_are_kept_as_the_budget_holds():
     one = attached(recompute="auto", memory_budget=1)
     step(one)
     size = windowed_encoder(one)._cached_ds.budget.window_bytes
+    projections = 2 * 2 * 8 * BATCH["input_ids"].numel() * tiny.WIDTH  # K and V of two layers in float64
     counts = []
     for windows in (0, 2, 5, 100):
-        model = attached(recompute="auto", memory_budget=max(1, windows * size))
+        model = attached(recompute="auto", memory_budget=projections + windows * size)
         step(model)  # measures
         counts.append(encoder_forwards(model))
+        assert windowed_encoder(model)._cached_ds.call.keep_projections
     assert counts == [17, 16, 13, 9]
+
+
+def test_keys_and_values_come_before_graphs_of_the_encoder():
+    budget_of = Budget(CachedConfig(memory_budget=1000), decoder_layers=1, window_bytes=300)
+    kept = {projections: budget_of.choose_saved([1.0] * 3, reserve=0, projections=projections, device=CPU)
+            for projections in (0, 400, 999, 1001)}  # fmt: skip
+    assert kept == {0: (3, True), 400: (2, True), 999: (0, True), 1001: (3, False)}
+
+
+def test_casts_of_weights_are_not_counted_with_every_window():
+    sizes = []
+    for inside in (False, True):
+        model = attach(tiny.make_model("bart"), window=tiny.WINDOW, recompute="auto", memory_budget=1)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=inside):
+            step(model)
+        sizes.append(windowed_encoder(model)._cached_ds.budget.window_bytes)
+    weights = sum(parameter.numel() for parameter in model.get_encoder().parameters())
+    assert 0 < sizes[1] < 2 * sizes[0] and sizes[1] < sizes[0] + 2 * weights
 
 
 def test_without_a_budget_the_first_step_keeps_one_and_the_second_what_fits(monkeypatch):

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import DynamicCache, EncoderDecoderCache
 
 from cached_ds import attach
+from cached_ds.decoder.cross_attention import _readable
 from cached_ds.replay import offload
 from cached_ds.replay.offload import Conveyor, zeros, zeros_like
 from cached_ds.settings.config import OFFLOADS
@@ -108,3 +110,22 @@ def test_a_user_may_read_offloaded_states_and_generate():
     assert torch.equal(plain, mapped)
     texts = [model.generate(**inputs, max_new_tokens=4) for model in models]
     assert torch.equal(*texts)
+
+
+def test_offloaded_states_come_to_the_device_for_calls_that_are_hugging_faces():
+    """`generate` on a GPU: Hugging Face's projections were handed the host's buffer."""
+    decoder, states = torch.nn.Linear(2, 2, device="meta"), torch.ones(1, 5, 2)
+    new, filled = (EncoderDecoderCache(DynamicCache(), DynamicCache()) for _ in range(2))
+    filled.is_updated[0] = True
+    assert _readable(states, decoder, None).device.type == _readable(states, decoder, new).device.type == "meta"
+    assert _readable(states, decoder, filled) is states, "not again for every token"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("offload", ["cpu", "disk"])
+def test_generation_with_offloaded_states_on_a_gpu(offload):
+    model, batch = tiny.make_model("bart").eval().cuda(), tiny.make_batch("bart", (75, 30))
+    inputs = {name: batch[name].cuda() for name in ("input_ids", "attention_mask")}
+    options = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, "num_beams": 2}
+    expected = attach(copy.deepcopy(model), window=tiny.WINDOW).generate(**inputs, **options)
+    assert torch.equal(attach(model, window=tiny.WINDOW, offload=offload).generate(**inputs, **options), expected)

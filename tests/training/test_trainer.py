@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_pt_utils import LabelSmoother
@@ -92,6 +93,23 @@ def test_fsdp1_is_refused_with_what_to_use():
 def test_weights_on_one_rank_only_are_refused():
     with pytest.raises(ValueError, match="fsdp_cpu_ram_efficient_loading=true"):
         fsdp.check_plugin(FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=True))
+
+
+@pytest.mark.usefixtures("own_environment")
+def test_activation_checkpointing_by_fsdp_is_refused_with_what_to_use():
+    options = {"fsdp_version": 2, "cpu_ram_efficient_loading": False, "activation_checkpointing": True}
+    with pytest.raises(ValueError, match="fsdp_activation_checkpointing=true .* --gradient_checkpointing the decoder"):
+        fsdp.check_plugin(FullyShardedDataParallelPlugin(**options))
+
+
+@pytest.mark.usefixtures("own_environment")
+def test_bf16_by_accelerate_reduces_in_float32_and_leaves_the_loss_alone():
+    """Accelerate's own policy rounds the loss to bf16 (3.78125 for 3.77899), and reduces gradients in it."""
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False)
+    assert fsdp._mixed_precision(plugin) is None
+    plugin.set_mixed_precision("bf16")
+    expected = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=None)
+    assert fsdp._mixed_precision(plugin) == expected
 
 
 def smoothed_run(kind, folder, tmp_path):
