@@ -8,6 +8,7 @@ the encoder's unit ignores it.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any, TypeVar
 
@@ -84,10 +85,18 @@ def shard_for_accelerate(model: nn.Module, accelerator: Accelerator) -> None:
     shard(
         model,
         mesh=None if mesh is None else mesh[tuple(accelerator.parallelism_config.fsdp_dim_names)],
-        mp_policy=plugin.mixed_precision_policy,
+        mp_policy=_mixed_precision(plugin),
         offload_policy=_offload_policy(plugin),
         reshard_after_forward=plugin.reshard_after_forward,
     )
+
+
+def _mixed_precision(plugin: FullyShardedDataParallelPlugin) -> MixedPrecisionPolicy | None:
+    """Accelerate's policy, but gradients are reduced in float32 and outputs are not cast: the loss is float32."""
+    policy = plugin.mixed_precision_policy
+    if policy is None:
+        return None
+    return dataclasses.replace(policy, reduce_dtype=torch.float32, output_dtype=None)
 
 
 def _offload_policy(plugin: FullyShardedDataParallelPlugin) -> OffloadPolicy | None:
@@ -99,7 +108,7 @@ def check_plugin(plugin: FullyShardedDataParallelPlugin) -> None:
     """Refuse accelerate's FSDP settings under which an attached model would not be trained correctly.
 
     Raises:
-        ValueError: FSDP1, or weights loaded on rank 0 only.
+        ValueError: FSDP1, weights loaded on rank 0 only, or activation checkpointing.
     """
     if plugin.fsdp_version != 2:
         raise ValueError(
@@ -110,6 +119,11 @@ def check_plugin(plugin: FullyShardedDataParallelPlugin) -> None:
         raise ValueError(
             "fsdp_cpu_ram_efficient_loading=true loads the weights on rank 0 only, before the model is sharded; set "
             "it to false in the accelerate config (see ds_configs/fsdp.yaml)"
+        )
+    if plugin.activation_checkpointing:
+        raise ValueError(
+            "fsdp_activation_checkpointing=true would recompute the encoder a second time, with other dropout; set it "
+            "to false: replay recomputes the encoder, and --gradient_checkpointing the decoder"
         )
 
 

@@ -51,9 +51,9 @@ class ModelArguments:
                 raise ValueError(f"--{name} {value} is refused; allowed is a number >= {low}")
 
 
-def _command_line_type(config_field: dataclasses.Field[Any]) -> type:
+def _command_line_type(config_field: dataclasses.Field[Any]) -> Any:
     """The type of a field as a flag: text for a field of several types, in which `CachedConfig` reads numbers."""
-    return {"int": int, "bool": bool}.get(str(config_field.type), str)
+    return {"int": int, "bool": bool, "bool | None": bool | None}.get(str(config_field.type), str)
 
 
 # The fields of CachedConfig as flags of the same names; its `seed` is drawn from the generator that --seed seeds.

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Seq2SeqTrainingArguments,
+)
 
 from cached_ds.attachment import attach
 from cached_ds.data import load_splits, tokenize_splits, train_tokenizer
+from cached_ds.models.families import family_of
 from cached_ds.models.shapes import family_name, is_shape, make_config
 from cached_ds.run.arguments import Arguments
 
@@ -68,7 +78,7 @@ def _some_text(documents: Dataset) -> Iterator[str]:
 
 
 def build_model(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The model of the run, attached.
+    """The model of the run, attached; LED's with the recipe of the Longformer paper, unless the flags say otherwise.
 
     Raises:
         ValueError: what `attach` refuses.
@@ -79,10 +89,23 @@ def build_model(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Pre
         zero.join_process_group()
     name, cached = str(arguments.model.config_name), arguments.cached
     if arguments.model.model_name_or_path is not None:
-        model = AutoModelForSeq2SeqLM.from_pretrained(arguments.model.model_name_or_path)
+        dtype = _loading_dtype(arguments.training)
+        model = AutoModelForSeq2SeqLM.from_pretrained(arguments.model.model_name_or_path, dtype=dtype)
     elif is_shape(name):
         positions = max(cached.window, arguments.training.generation_max_length or 0, arguments.data.max_target_length)
         model = AutoModelForSeq2SeqLM.from_config(make_config(name, tokenizer, positions=positions))
     else:
         model = AutoModelForSeq2SeqLM.from_config(AutoConfig.from_pretrained(name))
+    if cached.global_first_token is None and family_of(model.config).global_attention:
+        cached = dataclasses.replace(cached, global_first_token=True)
     return attach(model, cached)
+
+
+def _loading_dtype(training: Seq2SeqTrainingArguments) -> torch.dtype | None:
+    """float32, or a checkpoint's own type (None) where DeepSpeed keeps master weights in float32.
+
+    transformers would load a bf16 checkpoint as bf16, and AdamW would then lose small updates by rounding.
+    """
+    config = getattr(training, "hf_deepspeed_config", None)  # set where --deepspeed is
+    keeps_masters = config is not None and (config.is_true("bf16.enabled") or config.is_true("fp16.enabled"))
+    return None if keeps_masters else torch.float32

@@ -1,0 +1,60 @@
+"""The model of a run: the precision it is loaded in, and LED's global attention."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from cached_ds.data import train_tokenizer
+from cached_ds.run.arguments import parse
+from cached_ds.run.build import build_model
+from helpers import tiny
+from helpers.repo import ROOT
+
+TEXT = "one two three four five six seven eight nine ten " * 12
+
+
+@pytest.fixture
+def narrow(tmp_path, monkeypatch):
+    """A checkpoint in bf16, and the flags of a run on it."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    tokenizer = train_tokenizer([TEXT], vocab_size=48, model_type="bart", word_level=True)
+    tiny.make_model("bart", dtype=torch.bfloat16).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    rows = json.dumps({"text": TEXT, "summary": "one two"})
+    (tmp_path / "train.jsonl").write_text(rows + "\n", encoding="utf-8")
+    words = ["--model_name_or_path", tmp_path / "model", "--train_file", tmp_path / "train.jsonl", "--window", 16]
+    return [str(word) for word in [*words, "--output_dir", tmp_path / "out", "--report_to", "none"]]
+
+
+def built(words):
+    """The model that launch/train.py would train."""
+    arguments = parse(words)
+    return build_model(arguments, AutoTokenizer.from_pretrained(arguments.model.model_name_or_path))
+
+
+@pytest.mark.parametrize("more", [[], ["--bf16", "true"]], ids=["float32", "autocast"])
+def test_a_narrow_checkpoint_is_trained_in_float32(narrow, more):
+    assert {parameter.dtype for parameter in built([*narrow, *more]).parameters()} == {torch.float32}
+
+
+def led(narrow, *more):
+    words = ["--config_name", "tiny-led", *narrow[2:], "--window", "32", *more]
+    arguments = parse(words)
+    tokenizer = train_tokenizer([TEXT], vocab_size=48, model_type="led", word_level=True)
+    return build_model(arguments, tokenizer).get_encoder()._cached_ds.config.global_first_token
+
+
+def test_led_is_trained_with_the_recipe_of_its_paper_unless_the_flags_say_otherwise(narrow):
+    assert led(narrow) is True
+    assert led(narrow, "--global_first_token", "true") is True
+    assert led(narrow, "--global_first_token", "false") is False
+
+
+@pytest.mark.parametrize("name", ["zero1", "zero2", "zero3", "zero3_offload"])
+def test_the_shipped_configs_accumulate_and_reduce_in_float32(name):
+    config = json.loads((ROOT / "ds_configs" / f"{name}.json").read_text(encoding="utf-8"))
+    assert config["communication_data_type"] == config["data_types"]["grad_accum_dtype"] == "fp32"
