@@ -129,10 +129,10 @@ def test_prefix_lengths_of_a_call_with_states_do_not_reach_the_next():
     assert torch.equal(model.get_encoder()(**inputs).last_hidden_state, encoded.last_hidden_state)
 
 
-@families
+@pytest.mark.parametrize("family", ["bart", "mbart"])  # Hugging Face's own fails, or fails now and then, for the others
 def test_guidance_is_hugging_faces(family):
-    """It calls the model with the summary so far as a document of its own."""
+    """It calls the model with the summary so far as a document of its own, which grows without a cache."""
     batch, (model, ours) = tiny.make_batch(family, (tiny.WINDOW,)), pair(family)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    found, expected = (each.generate(**inputs, **WRITE, guidance_scale=1.5) for each in (ours, model))
-    assert torch.equal(found, expected)
+    guided = {**WRITE, "guidance_scale": 1.5, "use_cache": False}
+    assert torch.equal(ours.generate(**inputs, **guided), model.generate(**inputs, **guided))

@@ -23,6 +23,8 @@ def test_defaults_are_the_papers():
         "memory_budget": None,
         "compile": False,
         "stream_cross_attention": True,
+        "chunked_loss": True,
+        "global_first_token": None,
         "offload": "none",
         "offload_folder": None,
         "seed": None,
