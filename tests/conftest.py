@@ -60,6 +60,13 @@ def ranks():
         pool.stop()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def early_ranks(request):
+    """Let the ranks that some test will need import their libraries while the first tests run."""
+    if any("ranks" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("ranks").start()
+
+
 @pytest.fixture(scope="session")
 def launched(zero_ops):  # noqa: ARG001
     """`launched.run(launcher, function, **arguments)` on the two ranks of a launcher."""

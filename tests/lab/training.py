@@ -31,7 +31,7 @@ def start_once(argv, *, start=train.start_rank):
 
 @functools.cache
 def this_rank():
-    """This rank as its launcher made it: a run changes the environment (accelerate sets LOCAL_WORLD_SIZE)."""
+    """This rank as its launcher made it: the first of several runs changes the environment."""
     return discover(os.environ)
 
 

@@ -8,11 +8,9 @@ from multiprocessing.connection import Client
 
 from cached_ds.leaving import leave
 from helpers.rank_pool import serve
-from lab.training import this_rank
 
 if __name__ == "__main__":
     (address,) = (word for word in sys.argv[1:] if not word.startswith("--local_rank"))  # DeepSpeed's launcher adds it
-    this_rank()  # while the environment is the launcher's
     with Client(address) as pipe:
         pipe.send(int(os.environ["RANK"]))
         serve(pipe)
