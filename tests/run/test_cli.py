@@ -29,6 +29,7 @@ def test_report_names_a_folder_without_a_run(tmp_path, capsys):
 
 def test_summarize_reads_the_whole_file(tmp_path, capsys):
     importlib.import_module("deepspeed")  # whose first import in a process prints which accelerator it found
+    capsys.readouterr()
     folder = workshop.build(tmp_path)
     text = " ".join(workshop.WORDS * 4)
     (tmp_path / "a.txt").write_text(text)
