@@ -28,7 +28,7 @@ from reports.results import Promise, Row, markdown
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from helpers import engines, tiny  # noqa: E402
-from helpers.rank_pool import Ranks  # noqa: E402
+from helpers.rank_pool import RankPool  # noqa: E402
 
 BOUND = 1e-5  # float32: a wrong gradient moves some weight by 1e-3
 DROPOUTS = (0.0, 0.1)
@@ -45,7 +45,7 @@ TITLES = {  # a family that is not here goes by its model type
 
 def measure() -> list[Row]:
     """A row per family and dropout, with the worst error under each engine."""
-    pool, rows = Ranks(), []
+    pool, rows = RankPool(), []
     settings = list(itertools.product(tiny.FAMILIES, DROPOUTS))
     with tqdm(total=len(settings) * len(NAMES), unit="run") as bar:
         for family, dropout in settings:

@@ -47,13 +47,16 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def counts(zero_ranks):
-    """The costs that two real ranks counted, and after them those of one under a fake group of two."""
+    """The costs that two real ranks counted, and meanwhile, one under a fake group of two."""
     info = runners.local_rank_info(0, world_size=1, port=0)
     path = os.pathsep.join([str(HERE), str(BENCHMARKS)])
     environment = {**os.environ, **runners.rank_environment(info), "PYTHONPATH": path}
     command = [sys.executable, str(HERE / "programs" / "fake_rank.py")]
-    child = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE, check=True, timeout=100)
-    return [*zero_ranks.run(costs_by_engine), json.loads(child.stdout.splitlines()[-1])]
+    with subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE) as child:
+        real = zero_ranks.run(costs_by_engine)
+        output, _ = child.communicate(timeout=100)
+    assert child.returncode == 0
+    return [*real, json.loads(output.splitlines()[-1])]
 
 
 @pytest.mark.parametrize("variant", COMPARED)

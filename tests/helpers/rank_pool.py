@@ -129,6 +129,3 @@ class RankPool:
         for process in self.processes:
             process.join(20)
         self.kill()
-
-
-Ranks = RankPool  # as benchmarks/parity.py calls it
