@@ -53,9 +53,14 @@ def stale_locks() -> list[Path]:
     return suspects
 
 
+def extensions_root() -> Path:
+    """Where torch keeps the extensions that it has built."""
+    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+
+
 def _locks() -> list[Path]:
     """All locks in the folder where torch builds operators."""
-    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    root = extensions_root()
     return sorted({*root.glob("*/lock"), *root.glob("*/*/lock")})
 
 
@@ -63,8 +68,7 @@ def _is_held(lock: Path) -> bool:
     """Whether a process of this host has the file open."""
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            descriptors = Path(f"/proc/{process.pid}/fd")
-            if any(os.readlink(link) == str(lock.resolve()) for link in descriptors.iterdir()):
+            if any(file.path == str(lock.resolve()) for file in process.open_files()):
                 return True
     return False
 

@@ -10,16 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.cpp_extension import get_default_build_root
 
-from cached_ds.op_locks import remove_stale_locks
+from cached_ds.op_locks import extensions_root, remove_stale_locks
 from helpers.rank_pool import RankPool
 from lab import workshop
 from lab.hosts import two_hosts
 from lab.launched_pool import Pools
+from lab.programs import PROGRAMS
 
 BUILD_SECONDS = 300  # DeepSpeed compiles its shared-memory op once per machine: 45 s on two idle cores
-BUILD = "from deepspeed.ops.op_builder import ShareMemCommBuilder; ShareMemCommBuilder().load()"
 
 
 def pytest_configure() -> None:
@@ -75,19 +74,15 @@ def launched(zero_ops):  # noqa: ARG001
     pools.stop()
 
 
-def extensions() -> Path:
-    """Where torch keeps the extensions that it has built."""
-    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-
-
 @pytest.fixture(scope="session")
 def zero_ops():
     """Build DeepSpeed's shared-memory op where `make install` has not, so that no later test waits for the compiler."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "PATH": path}
     remove_stale_locks()
-    if not list(extensions().rglob("deepspeed_shm_comm.so")):
-        subprocess.run([sys.executable, "-c", BUILD], check=True, timeout=BUILD_SECONDS, env=environment)
+    if not list(extensions_root().rglob("deepspeed_shm_comm.so")):
+        build = [sys.executable, PROGRAMS / "build_op.py"]
+        subprocess.run(build, check=True, timeout=BUILD_SECONDS, env=environment)
 
 
 @pytest.fixture(scope="session")

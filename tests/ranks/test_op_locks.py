@@ -13,8 +13,7 @@ import pytest
 from cached_ds import op_locks
 from helpers.repo import ROOT, TRAIN
 from lab import commands, workshop
-
-HOLD = "import os, sys, time; os.open(sys.argv[1], os.O_CREAT | os.O_EXCL); print('held', flush=True); time.sleep(60)"
+from lab.programs import PROGRAMS
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def lock(tmp_path, monkeypatch):
 @pytest.fixture
 def holder(lock):
     """A process that holds the lock as torch's builder does."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, PROGRAMS / "lock_holder.py", lock], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()

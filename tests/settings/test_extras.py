@@ -12,6 +12,7 @@ from cached_ds.evaluation.metrics import summary_metrics
 from cached_ds.settings.extras import EXTRA_OF, MissingExtra, needed_by
 from helpers.repo import ROOT, TRAIN
 from lab import installed, workshop
+from lab.programs import PROGRAMS
 
 
 def sentence(user, library, extra):
@@ -33,7 +34,7 @@ def without_deepspeed(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(light, folder):
     """What a user of the light install finds."""
-    done = installed.run(light, ROOT / "tests" / "lab" / "light_user.py", folder)
+    done = installed.run(light, PROGRAMS / "light_user.py", folder)
     assert done.returncode == 0, done.stdout
     return json.loads(done.stdout.splitlines()[-1])
 
