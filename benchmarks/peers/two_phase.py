@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peers.windows import Window, cut, decode, encode
+from peers.windows import Window, cut, decode, encode, encode_without_graph
 
 
 def step(model: Any, batch: dict[str, Tensor], *, window: int) -> Tensor:
@@ -19,18 +19,14 @@ def step(model: Any, batch: dict[str, Tensor], *, window: int) -> Tensor:
     windows = cut(batch["input_ids"], window=window)
     loss, gradient = _decoder_step(model, windows, batch)
     for each in windows:
-        torch.autograd.backward(encode(model, each), gradient[each.rows])
+        torch.autograd.backward(encode(model, each), gradient[:, each.rows])
     return loss
 
 
 def _decoder_step(model: Any, windows: list[Window], batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The loss and G [L, D]; the decoder's gradients are on the model afterwards."""
-    states = torch.empty(1, batch["input_ids"].shape[1], model.config.d_model, dtype=model.dtype)
-    with torch.no_grad():
-        for each in windows:
-            states[0, each.rows] = encode(model, each)
-    states.requires_grad_()
+    """The loss and G [B, L, D]; the decoder's gradients are on the model afterwards."""
+    states = encode_without_graph(model, windows, batch["input_ids"])
     loss = decode(model, states, batch["labels"])
     loss.backward()
     assert states.grad is not None
-    return loss.detach(), states.grad[0]
+    return loss.detach(), states.grad

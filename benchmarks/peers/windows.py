@@ -1,6 +1,6 @@
-"""Windows of one framed document, for the peers: `<s> slice </s>` each, states lined up with the tokens.
+"""Windows of framed documents of one length, for the peers: `<s> slice </s>` each, states lined up with the tokens.
 
-Shapes: L source tokens, w window length, K kept states of a window, T target tokens, D width.
+Shapes: B documents, L source tokens, w window length, K kept states of a window, T target tokens, D width.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Window:
-    """One window: its tokens [1, w], which of its states are kept, and which rows of H they are."""
+    """One window: its tokens [B, w], which of its states are kept, and which rows of H they are."""
 
     tokens: Tensor
     kept: slice
@@ -23,7 +23,7 @@ class Window:
 
 
 def cut(ids: Tensor, *, window: int) -> list[Window]:
-    """The windows of a document [1, L]: the first keeps the state of `<s>`, the last that of `</s>`."""
+    """The windows of documents [B, L]: the first keeps the state of `<s>`, the last that of `</s>`."""
     length = ids.shape[1]
     if length <= window:
         return [Window(ids, slice(0, length), slice(0, length))]
@@ -38,12 +38,21 @@ def cut(ids: Tensor, *, window: int) -> list[Window]:
 
 
 def encode(model: Any, window: Window) -> Tensor:
-    """Kept states [K, D] of one window."""
-    return model.get_encoder()(input_ids=window.tokens).last_hidden_state[0, window.kept]
+    """Kept states [B, K, D] of one window."""
+    return model.get_encoder()(input_ids=window.tokens).last_hidden_state[:, window.kept]
+
+
+@torch.no_grad()
+def encode_without_graph(model: Any, windows: list[Window], ids: Tensor) -> Tensor:
+    """H [B, L, D] of documents [B, L], filled in place window by window: a leaf that takes a gradient."""
+    states = torch.empty(*ids.shape, model.config.d_model, dtype=model.dtype, device=ids.device)
+    for each in windows:
+        states[:, each.rows] = encode(model, each)
+    return states.requires_grad_()
 
 
 def encode_all(model: Any, windows: list[Window], *, together: int) -> Tensor:
-    """H [1, L, D] with the graphs of all windows, `together` windows of the same width folded into the batch."""
+    """H [1, L, D] with the graphs of all windows, `together` windows of the same width folded into the batch of one."""
     states: list[Tensor] = []
     for _, equal in itertools.groupby(windows, key=lambda each: each.tokens.shape[1]):
         group = list(equal)
@@ -55,5 +64,5 @@ def encode_all(model: Any, windows: list[Window], *, together: int) -> Tensor:
 
 
 def decode(model: Any, states: Tensor, labels: Tensor) -> Tensor:
-    """The loss of a decoder that attends to all of H [1, L, D]."""
+    """The loss of a decoder that attends to all of H [B, L, D]."""
     return model(encoder_outputs=(states,), labels=labels).loss
