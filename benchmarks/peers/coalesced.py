@@ -1,8 +1,9 @@
 """Plain two-phase gradient caching on a DeepSpeed engine, its gradients reduced once by DeepSpeed's own means.
 
 Inside `coalesce_grad_reduction` every backward adds to this rank's own gradients, and its end reduces them: ranks may
-have different numbers of windows under ZeRO-1 and 2. Without it ZeRO-2 reduces after every window, its gradients are
-wrong, and ranks with different numbers of windows hang. Dropout must be off (no random streams).
+have different numbers of windows under ZeRO-1 and 2. ZeRO-3 gathers parameters for every window, so there they hang.
+Without it ZeRO-2 reduces after every window: the gradients are wrong, and the collectives of ranks with different
+numbers of windows do not match. Dropout must be off (no random streams).
 """
 
 from __future__ import annotations

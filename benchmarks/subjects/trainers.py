@@ -156,4 +156,4 @@ COMPARED: dict[str, type[AloneTrainer]] = {
 }  # the engines of scaling.py
 TRAINERS = {ALONE: AloneTrainer, PEER: Zero2PeerTrainer, **COMPARED, "zero3_offload": Zero3OffloadTrainer}
 TITLES = {"ddp": "DDP", "zero1": "ZeRO-1", "zero2": "ZeRO-2", "zero3": "ZeRO-3", "fsdp2": "FSDP2"}
-TITLES[PEER] = "ZeRO-2, plain two-phase caching"
+TITLES |= {PEER: "ZeRO-2, plain two-phase caching"}
