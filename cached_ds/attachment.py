@@ -178,5 +178,6 @@ def _begin_call(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str,
     """Forward pre-hook: begin a `ModelCall`, with `prefix_lengths` [B] if this call runs the encoder."""
     prefix = kwargs.pop("prefix_lengths", None)
     runs_encoder = kwargs.get("encoder_outputs") is None  # `generate` has run it already
-    windowed_encoder(model)._cached_ds.call = ModelCall(prefix_lengths=prefix if runs_encoder else None)
+    learns = any(parameter.requires_grad for parameter in model.parameters())
+    windowed_encoder(model)._cached_ds.call = ModelCall(prefix_lengths=prefix if runs_encoder else None, learns=learns)
     return args, kwargs

@@ -131,7 +131,8 @@ def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
         documents = whole_rows(*states.shape[:2]) if mask is None else documents_of(mask)
         state = decoder._cached_ds
         options = {"tile": state.config.tile, "keep_projections": state.call.keep_projections}
-        kwargs["encoder_hidden_states"] = DocumentStates(states, documents, **options).placeholder()
+        learns = state.call.learns
+        kwargs["encoder_hidden_states"] = DocumentStates(states, documents, learns=learns, **options).placeholder()
         kwargs["encoder_attention_mask"] = _one_byte_mask(states, kwargs)
         if kwargs.get("attention_mask") is None:
             kwargs["attention_mask"] = _causal_mask(decoder, _target(kwargs).shape[1])

@@ -85,7 +85,8 @@ class Replayed(Swapped):
         """Hugging Face's outputs of the layer for all windows, the states [N, w, D] first."""
         given = dict(zip(POSITIONAL, args, strict=False)) | kwargs
         bias = given.pop("position_bias", None)
-        anchor = torch.zeros((), device=self._batch().device, requires_grad=torch.is_grad_enabled())
+        learns = torch.is_grad_enabled() and self._cached_ds.call.learns
+        anchor = torch.zeros((), device=self._batch().device, requires_grad=learns)
         states, made = super().__call__(hidden_states, anchor, bias, **given)
         results = self._cached_ds.family.encoder_layer.results
         return states if results is None else (states, bias if made is None else made, None)[:results]

@@ -75,7 +75,7 @@ class Windowed(Swapped):
         kwargs |= self._named(others)
         ids = _check_inputs(state.family, input_ids, attention_mask, kwargs)
         prefix, of_call = kwargs.get("prefix_lengths"), state.call.take_prefix()
-        anchor = torch.zeros((), device=ids.device, requires_grad=torch.is_grad_enabled())
+        anchor = torch.zeros((), device=ids.device, requires_grad=torch.is_grad_enabled() and state.call.learns)
         given = (ids, attention_mask, of_call if prefix is None else prefix, kwargs.get("global_attention_mask"))
         states = super().__call__(*given, anchor)
         return (states,) if kwargs.get("return_dict") is False else state.family.output(last_hidden_state=states)
