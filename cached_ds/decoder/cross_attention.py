@@ -69,13 +69,14 @@ class Streamed(Swapped):
 
     def _attention_call(self, documents: DocumentStates, q: Tensor) -> AttentionCall:
         dropout = float(self.dropout) if self.training else 0.0  # type: ignore[arg-type]
+        scale = float(getattr(self, self.names.scaling)) if self.names.scaling else 1.0
         return AttentionCall(
             documents=documents,
             project=self._project,
             parameters=self._trainable,
             rng=ReplayRng(None, q.device),
             projections_draw=any(type(module) is not nn.Linear for module in self._projections()),
-            kernel=kernel_for(q, scale=float(self.scaling), dropout=dropout),  # type: ignore[arg-type]
+            kernel=kernel_for(q, scale=scale, dropout=dropout),
         )
 
     def _project(self, states: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,7 +127,8 @@ def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
         documents = whole_rows(*states.shape[:2]) if mask is None else documents_of(mask)
         keep = decoder._cached_ds.call.keep_projections
         kwargs["encoder_hidden_states"] = DocumentStates(states, documents, keep_projections=keep).placeholder()
-        kwargs["encoder_attention_mask"] = _one_byte_mask(states, kwargs)
+        takes_mask = decoder._cached_ds.family.cross_attention.takes_mask
+        kwargs["encoder_attention_mask"] = _one_byte_mask(states, kwargs) if takes_mask else None
     return args, kwargs
 
 

@@ -138,9 +138,7 @@ class Replayed(Swapped):
             return states, None
         if not style.own_mask:
             mask = encoder_pass.inputs.get("attention_mask")
-            inputs["attention_mask"] = create_bidirectional_mask(
-                config=self.encoder_config, inputs_embeds=states, attention_mask=mask
-            )
+            inputs["attention_mask"] = create_bidirectional_mask(self.encoder_config, states, mask)
         if style.position_bias:
             inputs["position_bias"] = bias
         outputs = super().forward(states, **inputs)
