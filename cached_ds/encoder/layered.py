@@ -26,7 +26,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig
-from transformers.masking_utils import create_bidirectional_mask
 
 from cached_ds.encoder.guards import check_gathered, refuse_foreign_parameters
 from cached_ds.encoder.state import AttachedState
@@ -137,6 +136,8 @@ class Replayed(Swapped):
         if draws.layerdrop and torch.rand([]) < draws.layerdrop:
             return states, None
         if not style.own_mask:
+            from transformers.masking_utils import create_bidirectional_mask  # before 5.0 `attach` says what is missing
+
             mask = encoder_pass.inputs.get("attention_mask")
             inputs["attention_mask"] = create_bidirectional_mask(self.encoder_config, states, mask)
         if style.position_bias:
