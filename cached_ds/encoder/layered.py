@@ -149,8 +149,10 @@ class Replayed(Swapped):
 
 
 def _part(value: Any, rows: slice, width: int) -> Any:
-    """The rows of a mask [N, w] that belong to a pass; other arguments are the same for all passes."""
-    return value[rows, :width] if isinstance(value, Tensor) else value
+    """The part of a mask [N, w], or of positions [w], that belongs to a pass; other arguments are the same for all."""
+    if not isinstance(value, Tensor):
+        return value
+    return value[:width] if value.dim() == 1 else value[rows, :width]
 
 
 def attach_layers(encoder: Any) -> None:

@@ -6,13 +6,13 @@ float64 at all. In float32, in which they are used, nothing changes.
 
 from __future__ import annotations
 
+import functools
+
 import torch
-from transformers import modeling_attn_mask_utils
 
 from cached_ds.settings.versions import is_before
 
 to_float = torch.Tensor.float
-make_causal_mask = modeling_attn_mask_utils.AttentionMaskConverter._make_causal_mask
 
 
 def allow() -> None:
@@ -20,12 +20,15 @@ def allow() -> None:
     if is_before("transformers", "5.15"):
         torch.Tensor.float = _unless_wider
     if is_before("transformers", "5.2"):
-        modeling_attn_mask_utils.AttentionMaskConverter._make_causal_mask = staticmethod(_mask)
+        from transformers.modeling_attn_mask_utils import AttentionMaskConverter
+
+        make = AttentionMaskConverter._make_causal_mask
+        AttentionMaskConverter._make_causal_mask = staticmethod(functools.partial(_mask, make))
 
 
 def _unless_wider(tensor, *args, **kwargs):
     return tensor if tensor.dtype == torch.float64 else to_float(tensor, *args, **kwargs)
 
 
-def _mask(shape, dtype, device, *args, **kwargs):
-    return make_causal_mask(shape, torch.float32, device, *args, **kwargs).to(dtype)
+def _mask(make, shape, dtype, device, *args, **kwargs):
+    return make(shape, torch.float32, device, *args, **kwargs).to(dtype)
