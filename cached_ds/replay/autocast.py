@@ -34,7 +34,7 @@ class Autocast:
         return torch.autocast(self.device_type, enabled=False)
 
     def forget(self) -> None:
-        """Forget what was cast without a graph: older releases of torch (2.9.1 is one) would use it with a graph too."""
+        """Forget what was cast without a graph: older torch (2.9.1 is one) would use it with a graph too."""
         if self.enabled and KEEPS_ANY_CAST:
             torch.clear_autocast_cache()
 
