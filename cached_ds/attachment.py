@@ -35,6 +35,7 @@ from cached_ds.models.families import check_settings, family_of
 from cached_ds.planning.budget import Budget
 from cached_ds.planning.compiled import undo
 from cached_ds.settings.config import CachedConfig
+from cached_ds.settings.versions import check_versions
 
 M = TypeVar("M", bound=nn.Module)
 LOSS_FLAG = "accepts_loss_kwargs"
@@ -59,7 +60,9 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
     Raises:
         ValueError: both config and fields; an unsupported family; a model that is already attached or already sharded;
             a window that the encoder cannot read.
+        UnsupportedVersion: torch, transformers or accelerate is older than the oldest that was tested.
     """
+    check_versions()
     if config is not None and fields:
         raise ValueError(f"give either a CachedConfig or its fields, not both: {', '.join(sorted(fields))}")
     config = CachedConfig.from_dict(fields) if config is None else config

@@ -72,7 +72,8 @@ class Streamed(Swapped):
 
     def _attention_call(self, documents: DocumentStates, q: Tensor) -> AttentionCall:
         dropout = float(self.dropout) if self.training else 0.0  # type: ignore[arg-type]
-        kernel = kernel_for(q, scale=float(self.scaling), dropout=dropout)  # type: ignore[arg-type]
+        scale = float(getattr(self, self.names.scaling)) if self.names.scaling else 1.0
+        kernel = kernel_for(q, scale=scale, dropout=dropout)
         return AttentionCall(
             documents=documents,
             tiles=documents.tiles(documents.tile or tile_size(kernel, q)),
@@ -131,9 +132,9 @@ def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
         documents = whole_rows(*states.shape[:2]) if mask is None else documents_of(mask)
         state = decoder._cached_ds
         options = {"tile": state.config.tile, "keep_projections": state.call.keep_projections}
-        learns = state.call.learns
+        learns, takes_mask = state.call.learns, state.family.cross_attention.takes_mask
         kwargs["encoder_hidden_states"] = DocumentStates(states, documents, learns=learns, **options).placeholder()
-        kwargs["encoder_attention_mask"] = _one_byte_mask(states, kwargs)
+        kwargs["encoder_attention_mask"] = _one_byte_mask(states, kwargs) if takes_mask else None
         if kwargs.get("attention_mask") is None:
             kwargs["attention_mask"] = _causal_mask(decoder, _target(kwargs).shape[1])
     return args, kwargs

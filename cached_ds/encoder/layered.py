@@ -26,7 +26,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig
-from transformers.masking_utils import create_bidirectional_mask
 
 from cached_ds.encoder.guards import check_gathered, refuse_foreign_parameters
 from cached_ds.encoder.state import AttachedState
@@ -138,10 +137,10 @@ class Replayed(Swapped):
         if draws.layerdrop and torch.rand([]) < draws.layerdrop:
             return states, None
         if not style.own_mask:
+            from transformers.masking_utils import create_bidirectional_mask  # before 5.0 `attach` says what is missing
+
             mask = encoder_pass.inputs.get("attention_mask")
-            inputs["attention_mask"] = create_bidirectional_mask(
-                config=self.encoder_config, inputs_embeds=states, attention_mask=mask
-            )
+            inputs["attention_mask"] = create_bidirectional_mask(self.encoder_config, states, mask)
         if style.position_bias:
             inputs["position_bias"] = bias
         outputs = super().forward(states, **inputs)
@@ -151,8 +150,10 @@ class Replayed(Swapped):
 
 
 def _part(value: Any, rows: slice, width: int) -> Any:
-    """The rows of a mask [N, w] that belong to a pass; other arguments are the same for all passes."""
-    return value[rows, :width] if isinstance(value, Tensor) else value
+    """The part of a mask [N, w], or of positions [w], that belongs to a pass; other arguments are the same for all."""
+    if not isinstance(value, Tensor):
+        return value
+    return value[:width] if value.dim() == 1 else value[rows, :width]
 
 
 def attach_layers(encoder: Any) -> None:

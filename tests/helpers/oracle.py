@@ -100,7 +100,7 @@ def cross_attention(module, documents, tile, hidden_states, key_value_states, **
         projection(states).unflatten(-1, (heads, -1)).transpose(1, 2)
         for projection, states in ((query, hidden_states), (key, key_value_states), (value, key_value_states))
     )
-    scores = (q @ k.transpose(-1, -2)) * module.scaling
+    scores = (q @ k.transpose(-1, -2)) * getattr(module, "scaling", 1.0)  # T5 does not scale
     weights = scores.masked_fill(documents[:, None, None] == 0, -torch.inf).softmax(-1)
     weights = weights * dropped(weights.detach(), documents, 1 - module.dropout, tile)
     result = output((weights @ v).transpose(1, 2).flatten(2))
