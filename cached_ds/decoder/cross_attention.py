@@ -28,7 +28,7 @@ from cached_ds.decoder.tile_kernels import kernel_for
 from cached_ds.models.class_swap import Swapped, base_of, remove_hook, swapped_class
 from cached_ds.models.families import CrossAttention, Family
 from cached_ds.replay.rng import ReplayRng
-from cached_ds.windows.cut import documents_of, whole_rows
+from cached_ds.windows.cut import runs_of, whole_rows
 
 
 class Streamed(Swapped):
@@ -123,9 +123,9 @@ def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     if not _is_streamed(decoder, kwargs):
         kwargs["encoder_hidden_states"] = _readable(states, decoder, kwargs.get("past_key_values"))
     else:
-        documents = whole_rows(*states.shape[:2]) if mask is None else documents_of(mask)
+        runs = whole_rows(*states.shape[:2]) if mask is None else runs_of(mask)
         keep = decoder._cached_ds.call.keep_projections
-        kwargs["encoder_hidden_states"] = DocumentStates(states, documents, keep_projections=keep).placeholder()
+        kwargs["encoder_hidden_states"] = DocumentStates(states, runs, keep_projections=keep).placeholder()
         kwargs["encoder_attention_mask"] = _one_byte_mask(states, kwargs)
     return args, kwargs
 
