@@ -131,11 +131,14 @@ def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
 
 
 def _is_streamed(decoder: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether to stream: not with a cache of keys and values, nor where attention weights are asked for."""
-    has_cache = kwargs.get("past_key_values") is not None or not (
-        torch.is_grad_enabled() or kwargs.get("use_cache") is False
-    )
-    asked = kwargs.get("output_attentions")
+    """Whether to stream: not with a cache of keys and values, nor where attention weights are asked for.
+
+    As in Hugging Face, the config says whether to fill a cache where the caller does not, but none is in training.
+    """
+    use_cache, asked = kwargs.get("use_cache"), kwargs.get("output_attentions")
+    if use_cache is None:
+        use_cache = decoder.config.use_cache and not (decoder.training and torch.is_grad_enabled())
+    has_cache = use_cache or kwargs.get("past_key_values") is not None
     return not has_cache and not (decoder.config.output_attentions if asked is None else asked)
 
 
