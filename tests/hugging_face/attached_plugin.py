@@ -85,13 +85,12 @@ OUTCOMES: dict[str, dict[str, str]] = {}
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Remember a test's outcome: that of its first phase or subtest that did not pass."""
+    """Remember a test's outcome: failed if any phase or subtest failed, skipped if any was."""
     known = OUTCOMES.setdefault(report.nodeid, {"test": report.nodeid, "outcome": "passed"})
-    if known["outcome"] == "passed" and report.outcome != "passed":
-        known["outcome"] = report.outcome
-        if report.failed:
-            known["message"] = report.longrepr.reprcrash.message
-            known["trace"] = report.longreprtext
+    if report.failed and known["outcome"] != "failed":
+        known |= {"outcome": "failed", "trace": report.longreprtext}
+    elif report.skipped and known["outcome"] == "passed":
+        known["outcome"] = "skipped"
 
 
 def pytest_runtest_logfinish(nodeid: str) -> None:

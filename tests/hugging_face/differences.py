@@ -42,7 +42,7 @@ KINDS = (
     ),
     Kind(
         "reentrant checkpointing is refused",
-        r"RuntimeError: (cached_ds: the decoder runs without a graph inside a forward with one: reentrant checkpointing|"
+        r"RuntimeError: (cached_ds: the decoder runs without a graph inside a forward with one: reentrant|"
         r"When use_reentrant=True, torch.utils.checkpoint is incompatible with \.grad\(\))",
         "docs/troubleshooting.md",
         "**Reentrant checkpointing is refused.**",

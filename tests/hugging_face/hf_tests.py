@@ -41,7 +41,7 @@ SETTINGS: dict[str, dict[str, Any] | None] = {
     "attached, cross-attention and loss as in Hugging Face": {"stream_cross_attention": False, "chunked_loss": False},
 }
 SECONDS_PER_TEST = 900
-Outcome = dict[str, str]  # a test's id and outcome; of a failed one its message and traceback
+Outcome = dict[str, str]  # a test's id and outcome; of a failed one its traceback
 
 
 def run(checkout: Path, tests: Sequence[str], attach: dict[str, Any] | None) -> list[Outcome]:

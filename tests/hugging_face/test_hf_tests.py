@@ -6,10 +6,10 @@ import json
 import sys
 from pathlib import Path
 
-import pytest
-
 import hf_tests
+import pytest
 from differences import KINDS, kind_of
+
 from helpers.pages import text_of
 
 OF_BART, OF_T5 = (f"tests/models/{family}/test_modeling_{family}.py::Test" for family in ("bart", "t5"))
@@ -19,12 +19,11 @@ WRONG = "E   AssertionError: Tensor-likes are not close!"
 
 def outcomes(*failed):
     """Four tests, of which some fail with a traceback."""
-    traces = {f"{OF_BART}::{name}": trace for name, trace in failed}
     tests = [f"{OF_BART}::a", f"{OF_BART}::b", f"{OF_BART}::c", f"{OF_T5}::a"]
-    return [
-        {"test": test, "outcome": "failed", "trace": traces[test]} if test in traces else {"test": test, "outcome": "passed"}
-        for test in tests
-    ]  # fmt: skip
+    found = {test: {"test": test, "outcome": "passed"} for test in tests}
+    for name, trace in failed:
+        found[f"{OF_BART}::{name}"] |= {"outcome": "failed", "trace": trace}
+    return list(found.values())
 
 
 @pytest.fixture
