@@ -47,6 +47,12 @@ KINDS = (
         "docs/troubleshooting.md",
         "**Reentrant checkpointing is refused.**",
     ),
+    Kind(
+        "`torch.compile(fullgraph=True)` is refused",
+        r"torch._dynamo.exc.Unsupported: Skip calling `torch.compiler.disable\(\)`d function",
+        "docs/troubleshooting.md",
+        "**`torch.compile(model, fullgraph=True)` is refused.**",
+    ),
 )
 
 
