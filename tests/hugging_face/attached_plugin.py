@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedModel, set_seed
 
-import cached_ds
+from cached_ds.attachment import attach, is_attached
 from cached_ds.models.families import FAMILIES, family_of
 
 LONGEST = 1024
@@ -45,8 +45,8 @@ def attach_made(make):
             attach_made.depth -= 1
         found = result[0] if isinstance(result, tuple) else result  # with loading info
         model = owner if found is None else found  # `__init__` returns nothing
-        if attach_made.depth == 0 and not cached_ds.attachment.is_attached(model) and reads_and_writes(model):
-            cached_ds.attach(model, window=window_of(model.config), **SETTINGS["attach"])
+        if attach_made.depth == 0 and not is_attached(model) and reads_and_writes(model):
+            attach(model, window=window_of(model.config), **SETTINGS["attach"])
         return result
 
     return made

@@ -29,8 +29,9 @@ class Kind:
 KINDS = (
     Kind(
         "encoder attentions and hidden states are None",
-        r"(encoder_attention|encoder_hidden_states|hidden_states_output|len\(attentions\)).*"
-        r"(None is not an instance of|'NoneType' object is not subscriptable|object of type 'NoneType' has no len)",
+        r"(encoder_attention|encoder_hidden_states|hidden_states_output|len\(attentions\)|encoder_global_attentions).*"
+        r"(None is not an instance of|'NoneType' object is not subscriptable|object of type 'NoneType' has no len|"
+        r"unexpectedly None)",
         "docs/troubleshooting.md",
         "`encoder_attentions` and `encoder_hidden_states` are None",
     ),
@@ -39,6 +40,12 @@ KINDS = (
         r"ValueError: a windowed encoder takes input_ids \[B, L\] and no inputs_embeds",
         "docs/troubleshooting.md",
         "a windowed encoder takes input_ids [B, L] and no ...",
+    ),
+    Kind(
+        "logits are None in training",
+        r"\[\"logits\"\].*KeyError: 'logits'",
+        "docs/troubleshooting.md",
+        "**`output.logits` is None.**",
     ),
     Kind(
         "reentrant checkpointing is refused",

@@ -53,7 +53,7 @@ def run(checkout: Path, tests: Sequence[str], attach: dict[str, Any] | None) -> 
         paths = [str(ROOT), str(HERE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         environment = {"CACHED_DS_HF_TESTS": told, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, "-m", "pytest", "-q", "-p", "attached_plugin", "--noconftest", "-o", "addopts="]
-        command += ["-o", "log_cli=0", "-p", "no:cacheprovider", "-W", "ignore", "--tb", "short"]
+        command += ["-o", "log_cli=0", "-p", "no:cacheprovider", "-W", "ignore", "--tb", "short", "--runxfail"]
         command += ["--timeout", str(SECONDS_PER_TEST), f"@{chosen}"]
         ended = subprocess.run(command, cwd=checkout, env=os.environ | environment, stdout=subprocess.PIPE, text=True)
         if ended.returncode not in (0, 1):
