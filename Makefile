@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What DeepSpeed compiles for the CPU is built once, here, and not in a cache that other clones rebuild or leave locked.
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 
-.PHONY: install quickstart lint test parity memory speed longest balance scaling larger launches compat docs clean
+.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches compat docs clean
 
 install: $(STAMP)
 
@@ -40,6 +40,15 @@ lint: install
 
 test: lint
 	$(PYTHON) -m pytest $(FLAGS)
+
+# What the tests of transformers import lies beside .venv's own packages: `make hf-tests TRANSFORMERS=DIR`.
+HF_TESTS := $(VENV)/hf-tests
+$(HF_TESTS): | $(STAMP)
+	$(PYTHON) -m pip install -q -c constraints.txt --target $@ httpx parameterized timeout-decorator
+
+hf-tests: install $(HF_TESTS)
+	@test -d '$(TRANSFORMERS)/tests/models' || { echo 'error: TRANSFORMERS=DIR must name a checkout of transformers' >&2; exit 1; }
+	PYTHONPATH=$(CURDIR)/$(HF_TESTS) $(PYTHON) tests/hugging_face/hf_tests.py '$(TRANSFORMERS)' $(FLAGS)
 
 parity: install
 	$(PYTHON) benchmarks/parity.py $(FLAGS)

@@ -68,7 +68,7 @@ class Windowed(Swapped):
                 first special tokens, are repeated in every window.
 
         Raises:
-            ValueError: the inputs cannot be cut into windows (inputs_embeds, holes in the mask, a missing frame, ...).
+            ValueError: the inputs cannot be cut into windows (inputs_embeds, an empty row, a missing frame, ...).
             RuntimeError: an engine has sharded the encoder's parameters in a way that would lose gradients.
         """
         state = self._cached_ds
