@@ -2,6 +2,7 @@
 
 H is filled in place; the decoder's step gives G and the decoder's gradients; H and the decoder's graph are freed; then
 each window is encoded again and its rows of G are sent through it. Dropout must be off (no random streams).
+`together` windows are folded into the batch of one encoder call: on a GPU one window alone leaves most of it idle.
 """
 
 from __future__ import annotations
@@ -11,24 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peers.windows import Window, cut, decode, encode
+from peers.windows import Window, cut, decode, encode_group, groups
 
 
-def step(model: Any, batch: dict[str, Tensor], *, window: int) -> Tensor:
+def step(model: Any, batch: dict[str, Tensor], *, window: int, together: int = 1) -> Tensor:
     """Forward and backward of one document."""
-    windows = cut(batch["input_ids"], window=window)
-    loss, gradient = _decoder_step(model, windows, batch)
-    for each in windows:
-        torch.autograd.backward(encode(model, each), gradient[each.rows])
+    folded = groups(cut(batch["input_ids"], window=window), together=together)
+    loss, gradient = _decoder_step(model, folded, batch)
+    for some in folded:
+        torch.autograd.backward(encode_group(model, some), [gradient[each.rows] for each in some])
     return loss
 
 
-def _decoder_step(model: Any, windows: list[Window], batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _decoder_step(model: Any, folded: list[list[Window]], batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The loss and G [L, D]; the decoder's gradients are on the model afterwards."""
-    states = torch.empty(1, batch["input_ids"].shape[1], model.config.d_model, dtype=model.dtype)
+    shape = (1, batch["input_ids"].shape[1], model.config.d_model)
+    states = torch.empty(shape, dtype=model.dtype, device=model.device)
     with torch.no_grad():
-        for each in windows:
-            states[0, each.rows] = encode(model, each)
+        for some in folded:
+            for each, kept in zip(some, encode_group(model, some), strict=True):
+                states[0, each.rows] = kept
     states.requires_grad_()
     loss = decode(model, states, batch["labels"])
     loss.backward()

@@ -42,15 +42,24 @@ def encode(model: Any, window: Window) -> Tensor:
     return model.get_encoder()(input_ids=window.tokens).last_hidden_state[0, window.kept]
 
 
-def encode_all(model: Any, windows: list[Window], *, together: int) -> Tensor:
-    """H [1, L, D] with the graphs of all windows, `together` windows of the same width folded into the batch."""
-    states: list[Tensor] = []
+def groups(windows: list[Window], *, together: int) -> list[list[Window]]:
+    """The windows in their order, up to `together` of the same width in a group."""
+    found: list[list[Window]] = []
     for _, equal in itertools.groupby(windows, key=lambda each: each.tokens.shape[1]):
-        group = list(equal)
-        for begin in range(0, len(group), together):
-            some = group[begin : begin + together]
-            hidden = model.get_encoder()(input_ids=torch.cat([each.tokens for each in some])).last_hidden_state
-            states += [rows[each.kept] for rows, each in zip(hidden, some, strict=True)]
+        rows = list(equal)
+        found += [rows[begin : begin + together] for begin in range(0, len(rows), together)]
+    return found
+
+
+def encode_group(model: Any, windows: list[Window]) -> list[Tensor]:
+    """Kept states [K, D] of each of some windows, folded into the batch of one encoder call."""
+    hidden = model.get_encoder()(input_ids=torch.cat([each.tokens for each in windows])).last_hidden_state
+    return [rows[each.kept] for rows, each in zip(hidden, windows, strict=True)]
+
+
+def encode_all(model: Any, windows: list[Window], *, together: int) -> Tensor:
+    """H [1, L, D] with the graphs of all windows, `together` windows at once."""
+    states = [kept for some in groups(windows, together=together) for kept in encode_group(model, some)]
     return torch.cat(states)[None]
 
 

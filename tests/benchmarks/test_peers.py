@@ -31,7 +31,7 @@ def test_peers_compute_the_gradients_of_the_whole_document(peer, length):
     assert loss.item() == pytest.approx(expected.item(), rel=EXACT)
 
 
-@pytest.mark.parametrize("peer", ["full", "checkpointing"])
+@pytest.mark.parametrize("peer", ["full", "checkpointing", "two_phase"])
 def test_windows_folded_into_the_batch_change_nothing(peer):
     models = [make_model(SHAPE, length=61).double() for _ in range(2)]
     for model, together in zip(models, (1, 3), strict=True):

@@ -1,0 +1,109 @@
+"""On a device: how far an attached model is from full backpropagation, from kept graphs, from states that stay there.
+
+The tests of a GPU and `make gpu` ask the same; on the CPU both are rehearsed.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from contextlib import contextmanager
+
+import torch
+
+from cached_ds import attach
+from cached_ds.decoder import document_states
+from helpers import oracle, tiny
+from helpers.compare import gradients, whole_error, worst_error
+
+LENGTHS = (100, 37)
+SEEDS = (0, 1, 2)
+CPU = torch.device("cpu")
+# Sums in another order, in bfloat16 (8 bits) where autocast keeps graphs. Another mask changes a third of a gradient.
+AUTOCAST = 5e-2
+# Attention weights in bfloat16 from the two passes of a kernel: two roundings of 2**-8, relative to the largest.
+ROUNDED = 2**-6
+# A float32 gradient, all tensors together: hundreds of sums in another order, 6e-8 each.
+FLOAT32 = 1e-5
+
+
+@contextmanager
+def tiles_of(tokens):
+    """Let attached models attend to so many source tokens at a time."""
+    before, document_states.TILE = document_states.TILE, tokens
+    yield
+    document_states.TILE = before
+
+
+def moved(batch, device):
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def step(model, batch, *, autocast=False):
+    """The gradients of one batch, from the same random numbers in every call."""
+    device = next(model.parameters()).device
+    torch.manual_seed(3)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+        loss = model(**moved(batch, device)).loss
+    loss.backward()
+    return gradients(model)
+
+
+def by_oracle(model, batch):
+    """The gradients of full backpropagation, where the model is."""
+    oracle.loss(model, moved(batch, next(model.parameters()).device), window=tiny.WINDOW).backward()
+    return gradients(model)
+
+
+def parity(family, dtype, device):
+    """Errors of an attached model and of full backpropagation there, both against float64 on the CPU.
+
+    In float64 the worst tensor's; in a narrower type that of all tensors together, of three models on average, since
+    one error has no more digits than the type.
+    """
+    found = [_parity(family, dtype, device, seed) for seed in (SEEDS[:1] if dtype == torch.float64 else SEEDS)]
+    ours, full = (math.hypot(*errors) / math.sqrt(len(errors)) for errors in zip(*found, strict=True))
+    return {"error": ours, "of_full_backpropagation": full}
+
+
+def _parity(family, dtype, device, seed):
+    measure = worst_error if dtype == torch.float64 else whole_error
+    model, batch = tiny.make_model(family, seed=seed, dtype=dtype), tiny.make_batch(family, LENGTHS, seed=seed)
+    truth = by_oracle(copy.deepcopy(model).double(), batch)
+    ours = step(attach(copy.deepcopy(model), window=tiny.WINDOW, **tiny.recipe(family)).to(device), batch)
+    full = by_oracle(model.to(device), batch)
+    return [measure(moved(each, CPU), truth) for each in (ours, full)]
+
+
+def dropout_replay(family, device, *, schedule="window", autocast=False):
+    """Error of the gradients when every pass runs again with dropout, against those when every graph is kept."""
+    model = tiny.make_model(family, dropout=0.1, dtype=torch.float32 if autocast else torch.float64)
+    fields = {"window": tiny.WINDOW, "schedule": schedule, **tiny.recipe(family)}
+    kept, replayed = (attach(copy.deepcopy(model), recompute=count, **fields).to(device) for count in (1000, 0))
+    batch, measure = tiny.make_batch(family, LENGTHS), whole_error if autocast else worst_error
+    return measure(*(step(each, batch, autocast=autocast) for each in (replayed, kept)))
+
+
+def offload(place, device, *, schedule="window"):
+    """Error of the gradients with states and their gradient elsewhere, several tiles under way, in float64."""
+    model, batch = tiny.make_model("bart", dtype=torch.float64), tiny.make_batch("bart", LENGTHS)
+    with tiles_of(16):
+        here = step(attach(copy.deepcopy(model), window=tiny.WINDOW).to(device), batch)
+        away = attach(model, window=tiny.WINDOW, offload=place, schedule=schedule).to(device)
+        return worst_error(step(away, batch), here)
+
+
+def kernel_replay(kernel, device, dtype, *, heads=2, targets=40, width=64):
+    """How far the weights that a tile kernel drops in backward are from those of its forward.
+
+    With the identity as values the output is the dropped weights [T, S]; with the identity as the output's gradient,
+    that of the values is their transpose.
+    """
+    torch.manual_seed(0)
+    q, k = (torch.randn(1, heads, size, width, device=device, dtype=dtype) for size in (targets, width))
+    identity = torch.eye(width, device=device, dtype=dtype).expand(1, heads, -1, -1).contiguous()
+    torch.manual_seed(5)
+    out, lse, state = kernel.forward(q, k, identity)
+    torch.manual_seed(5)
+    *_, of_values = kernel.backward(identity[:, :, :targets].contiguous(), q, k, identity, out, lse, state)
+    return ((of_values[..., :targets].transpose(-1, -2) - out).abs().max() / out.abs().max()).item()
