@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What DeepSpeed compiles for the CPU is built once, here, and not in a cache that other clones rebuild or leave locked.
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 
-.PHONY: install quickstart lint test parity memory speed longest balance scaling larger docs clean
+.PHONY: install quickstart lint test parity memory speed longest balance scaling larger gpu docs clean
 
 install: $(STAMP)
 
@@ -61,6 +61,10 @@ scaling: install
 
 larger: install
 	$(PYTHON) benchmarks/larger.py $(FLAGS)
+
+# On a cluster's own python too: torch, transformers, accelerate and pytest are all it needs.
+gpu:
+	$(or $(wildcard $(PYTHON)),python3) benchmarks/gpu.py $(FLAGS)
 
 # MkDocs 2 will not run this theme; the pins keep MkDocs 1, so the theme's notice about it is switched off.
 docs: install
