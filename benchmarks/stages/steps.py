@@ -42,7 +42,16 @@ class Variant:
         self.model.to(getattr(torch, settings["dtype"]))
         self.take_step = make_step(self.model, name, {"window": self.shape.window, **fields})
         self.steps = settings["steps"]  # of a block, at most
-        self.per_token = 0.0  # seconds of a block, by its last
+        self.per_token = 0.0  # seconds of a step, by the last block
+
+    def expected_seconds(self, length: int) -> float:
+        """What a block would take; 0 before the first."""
+        step = self.per_token * length
+        return step * (1 + self._count(step)) if step else 0.0
+
+    def _count(self, step: float) -> int:
+        """How many steps of so many seconds are timed."""
+        return max(1, min(self.steps, math.ceil(SECONDS / step)))
 
     def block(self, length: int) -> dict[str, Any]:
         """Warm up, take steps; or the reason why there are none."""
@@ -60,10 +69,9 @@ class Variant:
         base = self.device.allocated()
         first = self.device.timed(lambda: self._step(batch))
         self.device.reset_peak()
-        count = max(1, min(self.steps, math.ceil(SECONDS / first)))
-        seconds = [self.device.timed(lambda: self._step(batch)) for _ in range(count)]
-        self.per_token = (first + sum(seconds)) / length
-        found = {"seconds": statistics.median(seconds), "steps": count, "first_seconds": first}
+        seconds = [self.device.timed(lambda: self._step(batch)) for _ in range(self._count(first))]
+        found = {"seconds": statistics.median(seconds), "steps": len(seconds), "first_seconds": first}
+        self.per_token = found["seconds"] / length
         found |= {"peak_bytes": self.device.peak() - base, "loss": self.loss.item()}
         return found | {"gradient_norm": gradient_norm(self.model)}
 
@@ -81,7 +89,7 @@ def gradient_norm(model: Any) -> float:
 
 def measure(variant: Variant, length: int, settings: Settings) -> dict[str, Any]:
     """A block, unless there is no time for it."""
-    if variant.per_token * length > seconds_left(settings):
+    if variant.expected_seconds(length) > seconds_left(settings):
         return {"failed": NO_TIME}
     return variant.block(length)
 

@@ -19,7 +19,7 @@ from helpers.compare import gradients, whole_error, worst_error
 LENGTHS = (100, 37)
 SEEDS = (0, 1, 2)
 CPU = torch.device("cpu")
-# Sums in another order, in bfloat16 (8 bits) where autocast keeps graphs. Another mask changes a third of a gradient.
+# Of the encoder's gradients: bfloat16 (8 bits) summed in another order. Other masks give 0.17 or more in every family.
 AUTOCAST = 5e-2
 # Attention weights in bfloat16 from the two passes of a kernel: two roundings of 2**-8, relative to the largest.
 ROUNDED = 2**-6
@@ -79,9 +79,14 @@ def dropout_replay(family, device, *, schedule="window", autocast=False):
     """Error of the gradients when every pass runs again with dropout, against those when every graph is kept."""
     model = tiny.make_model(family, dropout=0.1, dtype=torch.float32 if autocast else torch.float64)
     fields = {"window": tiny.WINDOW, "schedule": schedule, **tiny.recipe(family)}
-    kept, replayed = (attach(copy.deepcopy(model), recompute=count, **fields).to(device) for count in (1000, 0))
-    batch, measure = tiny.make_batch(family, LENGTHS), whole_error if autocast else worst_error
-    return measure(*(step(each, batch, autocast=autocast) for each in (replayed, kept)))
+    models = [attach(copy.deepcopy(model), recompute=count, **fields).to(device) for count in (0, 1000)]
+    found = [step(each, tiny.make_batch(family, LENGTHS), autocast=autocast) for each in models]
+    return encoder_error(*found) if autocast else worst_error(*found)
+
+
+def encoder_error(found, expected):
+    """Relative error of the encoder's gradients together: in those of all tensors, masks would hardly show."""
+    return whole_error(*({name: each[name] for name in each if "encoder." in name} for each in (found, expected)))
 
 
 def offload(place, device, *, schedule="window"):
