@@ -69,11 +69,11 @@ def plan(*, rehearse: bool) -> list[Stage]:
     memory |= {"variants": MEMORY, "matmuls": []}
     writes = {"length": 100, "beams": 4, "tokens": 4, "repeats": 1} if rehearse else GENERATION
     stages = [
-        Stage("tests", "suite.py", {}, 75),
-        Stage("parity", "checks.py", checks["parity"], 45),
+        Stage("tests", "suite.py", {}, 70),
+        Stage("parity", "checks.py", checks["parity"], 60),
         Stage("dropout", "checks.py", checks["dropout"], 30),
-        Stage("offload", "checks.py", checks["offload"], 45),
-        Stage("memory", "steps.py", base | memory, 70),
+        Stage("offload", "checks.py", checks["offload"], 40),
+        Stage("memory", "steps.py", base | memory, 65),
         Stage("speed, BART-base", "steps.py", base | speed, 75),
         Stage("speed, BART-large", "steps.py", large | speed, 125),
         Stage("generation", "generation.py", large | writes, 45),

@@ -36,9 +36,20 @@ def models(rows: Rows, stage: str) -> dict[str, Results]:
 
 
 def table(rows: Rows) -> str:
-    """A table for each kind of rows that there are."""
-    parts = (stages, checks, memory, speed, generation)
+    """What was measured, and a table for each kind of rows that there are."""
+    parts = (heading, stages, checks, memory, speed, generation)
     return "\n".join(text for part in parts if (text := part(rows)))
+
+
+def heading(rows: Rows) -> str:
+    """The device, and the rates of its matmuls."""
+    about = next((row["result"] for row in of(rows, "speed", with_="variant")), None)
+    if about is None:
+        return ""
+    if about["device"] == "cpu":
+        return "A rehearsal on the CPU: no figure of it means anything.\n"
+    rates = [number(rate and rate / 1e12, ".0f") for rate in (about["matmul_rate"], published_rate(about["device"]))]
+    return f"{about['device']}: bfloat16 matmuls at {rates[0]} TFLOP/s, measured; {rates[1]} published.\n"
 
 
 def stages(rows: Rows) -> str:

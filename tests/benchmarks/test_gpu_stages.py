@@ -56,6 +56,7 @@ def rehearsed():
 
 def test_the_rehearsal_keeps_its_promises_and_has_a_table_for_every_stage(rehearsed):
     text, found = gpu_report.table(rehearsed), promises(rehearsed)
+    assert text.startswith("A rehearsal on the CPU: no figure of it means anything.")
     assert not broken(found), [promise.line() for promise in found]
     known = [promise.what for promise in found if promise.value is not None]
     assert sum(what.startswith(("dropout", "offload")) for what in known) == 5
@@ -161,7 +162,8 @@ def test_shares_and_ratios_are_those_of_the_rows(tmp_path):
     rows = steps_of("BART-large", 65536, FAST)
     gpu_plots.draw(rows, tmp_path / "gpu.png")
     assert (tmp_path / "gpu.png").stat().st_size > 10_000
-    text = gpu_report.speed(rows)
+    text = gpu_report.table(rows)
+    assert text.startswith("NVIDIA H100 80GB HBM3: bfloat16 matmuls at 700 TFLOP/s, measured; 989 published.")
     assert "| BART-large | 64K | **cached_ds** | 0.300 | 218,453 | 1.000 |" in text
     assert "| full backpropagation | 0.250 | 262,144 | 1.200 |" in text
     results = gpu_report.models(rows, "speed")["BART-large"]
