@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What DeepSpeed compiles for the CPU is built once, here, and not in a cache that other clones rebuild or leave locked.
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 
-.PHONY: install quickstart lint test parity memory speed longest balance scaling larger gpu docs clean
+.PHONY: install quickstart lint test parity memory speed longest balance scaling larger launches gpu docs clean
 
 install: $(STAMP)
 
@@ -61,6 +61,9 @@ scaling: install
 
 larger: install
 	$(PYTHON) benchmarks/larger.py $(FLAGS)
+
+launches: install
+	$(PYTHON) benchmarks/launches.py $(FLAGS)
 
 # On a cluster's own python too: torch, transformers, accelerate and pytest are all it needs.
 gpu:

@@ -42,7 +42,7 @@ BASE = {"target": 512}
 LARGE = {"width": 1024, "heads": 16, "feed_forward": 4096, "encoder_layers": 12, "decoder_layers": 12, "target": 512}
 TINY = {"vocabulary": 64, "width": 32, "heads": 2, "feed_forward": 64, "encoder_layers": 2, "decoder_layers": 2}
 TINY |= {"window": 16, "target": 8}
-TOGETHER = {"together": 16}  # windows at once for the peers that can: 16,384 tokens, as cached_ds takes on a GPU
+TOGETHER = {"together": 32}  # windows at once for the peers that can: as cached_ds takes on a GPU
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": TOGETHER,
     "checkpointing": TOGETHER,

@@ -5,11 +5,12 @@
 
 A step is forward, backward, clipping and AdamW. Weak scaling: a document per rank; strong: the same `--documents` dealt
 over the ranks. In every round, one after another and in fresh processes with a core each: one process alone, so many
-independent processes at once (the machine's own limit), and every engine. Ratios are medians of ratios within one
-round. Collectives, bytes and memory are counted in an untimed step; past this machine in one process with torch's fake
-process group ("counted, not timed"). Prints tables and PASS or FAIL, writes scaling.md, scaling.json, scaling.png;
-exits with 1 where a promise is broken. Under a launcher it measures that number of ranks, rank 0 writes, and --resume
-adds to the file.
+independent processes at once (the machine's own limit), every engine, and ZeRO-2's peer, which does without cached_ds:
+plain two-phase caching, its gradients reduced once by DeepSpeed's `coalesce_grad_reduction`. Ratios are medians of
+ratios within one round. Collectives, bytes and memory are counted in an untimed step; past this machine in one process
+with torch's fake process group ("counted, not timed"). Prints tables and PASS or FAIL, writes scaling.md, scaling.json,
+scaling.png; exits with 1 where a promise is broken. Under a launcher it measures that number of ranks, rank 0 writes,
+and --resume adds to the file.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from harness.runners import discover, make_runner
 from harness.trials import Trial
 from reports import scaling_plots, scaling_report
 from subjects.shape import Shape
-from subjects.trainers import ALONE, COMPARED
+from subjects.trainers import ALONE, COMPARED, PEER
 
 SCRIPT = "scaling_step.py"
 SHORT = 64  # tokens of a document whose step is counted: collectives do not depend on its length
@@ -36,12 +37,13 @@ TWO_LENGTHS = [16, Shape(**TINY).length_of(windows=20)]
 
 def plan(arguments: argparse.Namespace) -> list[Trial]:
     """All trials: what is only counted, then round by round everything that is timed."""
+    engines = [variant for variant in arguments.engines if variant != PEER]
     counted = [
-        *(_two_lengths(arguments, variant) for variant in arguments.engines if max(arguments.ranks) > 1),
+        *(_two_lengths(arguments, variant) for variant in engines if max(arguments.ranks) > 1),
         *(
             _counted(arguments, variant, ranks)
             for ranks in sorted({*arguments.counted, *arguments.ranks} - {1})
-            for variant in arguments.engines
+            for variant in engines
         ),
     ]
     return counted + [trial for number in range(arguments.rounds) for trial in _round(arguments, number)]
@@ -91,7 +93,8 @@ def parse(*, launched: int) -> argparse.Namespace:
     add("--documents", type=int, help="documents per step of strong scaling (default: the largest number of ranks)")
     add("--rounds", type=int, default=3, help="rounds (default: 3)")
     add("--steps", type=int, default=1, help="timed steps per trial (default: 1)")
-    add("--engines", nargs="+", choices=list(COMPARED), default=list(COMPARED), help="what to compare")
+    engines = [*COMPARED, PEER]
+    add("--engines", nargs="+", choices=engines, default=engines, help="what to compare")
     add("--counted", type=int, nargs="*", default=[8, 64, 512], help="ranks to count only (default: 8 64 512)")
     add_trial_flags(parser)
     arguments = parser.parse_args()

@@ -82,7 +82,8 @@ def metrics_for(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Cal
     """ROUGE of generated summaries; None if no summaries are generated."""
     if not arguments.training.predict_with_generate:
         return None
-    return summary_metrics(tokenizer, facts=arguments.data.dataset_name == "keyfacts")
+    is_keyfacts = arguments.data.dataset_name == "keyfacts"
+    return summary_metrics(tokenizer, rouge_tokenizer=arguments.model.rouge_tokenizer, facts=is_keyfacts)
 
 
 @contextmanager
@@ -102,9 +103,9 @@ def run(trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments
         train(trainer, splits["train"], checkpoint=checkpoint)
     if training.do_eval:
         metrics = trainer.evaluate(metric_key_prefix="eval") | {"eval_samples": len(splits["validation"])}
-        save_metrics(trainer, "eval", metrics)
+        save_metrics(trainer, "eval", metrics | named(arguments))
     if training.do_predict:
-        predict(trainer, splits["test"], num_samples=arguments.model.num_samples)
+        predict(trainer, splits["test"], arguments)
     if training.do_train and trainer.is_world_process_zero():
         print(f"curves: {draw(training.output_dir)}")
 
@@ -125,24 +126,29 @@ def train(trainer: CachedSeq2SeqTrainer, documents: Dataset, *, checkpoint: str 
     trainer.save_state()
 
 
-def predict(trainer: CachedSeq2SeqTrainer, documents: Dataset, *, num_samples: int) -> None:
+def named(arguments: Arguments) -> dict[str, str]:
+    """What figures of ROUGE depend on; they are written beside it."""
+    return {"rouge_tokenizer": arguments.model.rouge_tokenizer} if arguments.training.predict_with_generate else {}
+
+
+def predict(trainer: CachedSeq2SeqTrainer, documents: Dataset, arguments: Arguments) -> None:
     """Write the summaries of the test documents to `generated_predictions.txt`, and print some."""
     result = trainer.predict(documents, metric_key_prefix="predict")
-    save_metrics(trainer, "predict", result.metrics | {"predict_samples": len(documents)})
+    save_metrics(trainer, "predict", result.metrics | {"predict_samples": len(documents)} | named(arguments))
     if not trainer.is_world_process_zero() or not trainer.args.predict_with_generate:
         return
     tokenizer = trainer.processing_class
     summaries, references = decode(result.predictions, tokenizer), decode(result.label_ids, tokenizer)
     lines = [" ".join(summary.split()) for summary in summaries]
     Path(trainer.args.output_dir, "generated_predictions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for number in range(min(num_samples, len(lines))):
+    for number in range(min(arguments.model.num_samples, len(lines))):
         length = documents[number]["length"]
         print(
             f"\ndocument {number} ({length:,} tokens)\n  reference: {references[number]}\n  summary:   {lines[number]}"
         )
 
 
-def save_metrics(trainer: CachedSeq2SeqTrainer, split: str, metrics: dict[str, float]) -> None:
+def save_metrics(trainer: CachedSeq2SeqTrainer, split: str, metrics: dict[str, Any]) -> None:
     """Log the metrics, and write them to `{split}_results.json` and `all_results.json`."""
     trainer.log_metrics(split, metrics)
     trainer.save_metrics(split, metrics)

@@ -19,11 +19,11 @@ def step(model: Any, batch: dict[str, Tensor], *, window: int) -> Tensor:
     windows = cut(batch["input_ids"], window=window)
     with torch.no_grad():
         chunks = [encode(model, each) for each in windows]
-    states = torch.cat(chunks)[None].requires_grad_()
+    states = torch.cat(chunks, dim=1).requires_grad_()
     loss = decode(model, states, batch["labels"])
     loss.backward()
     assert states.grad is not None
     for each in windows:
         hidden = encode(model, each)
-        (hidden * states.grad[0, each.rows]).sum().backward()
+        (hidden * states.grad[:, each.rows]).sum().backward()
     return loss.detach()

@@ -12,28 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peers.windows import Window, cut, decode, encode_group, groups
+from peers.windows import cut, decode, encode_group, encode_without_graph, groups
 
 
 def step(model: Any, batch: dict[str, Tensor], *, window: int, together: int = 1) -> Tensor:
     """Forward and backward of one document."""
-    folded = groups(cut(batch["input_ids"], window=window), together=together)
-    loss, gradient = _decoder_step(model, folded, batch)
-    for some in folded:
-        torch.autograd.backward(encode_group(model, some), [gradient[each.rows] for each in some])
+    windows = cut(batch["input_ids"], window=window)
+    states = encode_without_graph(model, windows, batch["input_ids"], together=together)
+    loss, gradient = _decoder_step(model, states, batch["labels"])
+    del states  # G is all that is left of the decoder's step
+    for some in groups(windows, together=together):
+        torch.autograd.backward(encode_group(model, some), [gradient[:, each.rows] for each in some])
     return loss
 
 
-def _decoder_step(model: Any, folded: list[list[Window]], batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The loss and G [L, D]; the decoder's gradients are on the model afterwards."""
-    shape = (1, batch["input_ids"].shape[1], model.config.d_model)
-    states = torch.empty(shape, dtype=model.dtype, device=model.device)
-    with torch.no_grad():
-        for some in folded:
-            for each, kept in zip(some, encode_group(model, some), strict=True):
-                states[0, each.rows] = kept
-    states.requires_grad_()
-    loss = decode(model, states, batch["labels"])
+def _decoder_step(model: Any, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss and G [B, L, D]; the decoder's gradients are on the model afterwards."""
+    loss = decode(model, states, labels)
     loss.backward()
     assert states.grad is not None
-    return loss.detach(), states.grad[0]
+    return loss.detach(), states.grad

@@ -1,6 +1,6 @@
-"""Windows of one framed document, for the peers: `<s> slice </s>` each, states lined up with the tokens.
+"""Windows of framed documents of one length, for the peers: `<s> slice </s>` each, states lined up with the tokens.
 
-Shapes: L source tokens, w window length, K kept states of a window, T target tokens, D width.
+Shapes: B documents, L source tokens, w window length, K kept states of a window, T target tokens, D width.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Window:
-    """One window: its tokens [1, w], which of its states are kept, and which rows of H they are."""
+    """One window: its tokens [B, w], which of its states are kept, and which rows of H they are."""
 
     tokens: Tensor
     kept: slice
@@ -23,7 +23,7 @@ class Window:
 
 
 def cut(ids: Tensor, *, window: int) -> list[Window]:
-    """The windows of a document [1, L]: the first keeps the state of `<s>`, the last that of `</s>`."""
+    """The windows of documents [B, L]: the first keeps the state of `<s>`, the last that of `</s>`."""
     length = ids.shape[1]
     if length <= window:
         return [Window(ids, slice(0, length), slice(0, length))]
@@ -38,8 +38,8 @@ def cut(ids: Tensor, *, window: int) -> list[Window]:
 
 
 def encode(model: Any, window: Window) -> Tensor:
-    """Kept states [K, D] of one window."""
-    return model.get_encoder()(input_ids=window.tokens).last_hidden_state[0, window.kept]
+    """Kept states [B, K, D] of one window."""
+    return model.get_encoder()(input_ids=window.tokens).last_hidden_state[:, window.kept]
 
 
 def groups(windows: list[Window], *, together: int) -> list[list[Window]]:
@@ -52,17 +52,28 @@ def groups(windows: list[Window], *, together: int) -> list[list[Window]]:
 
 
 def encode_group(model: Any, windows: list[Window]) -> list[Tensor]:
-    """Kept states [K, D] of each of some windows, folded into the batch of one encoder call."""
+    """Kept states [B, K, D] of each of some windows, folded into the batch of one encoder call."""
     hidden = model.get_encoder()(input_ids=torch.cat([each.tokens for each in windows])).last_hidden_state
-    return [rows[each.kept] for rows, each in zip(hidden, windows, strict=True)]
+    parts = hidden.unflatten(0, (len(windows), -1))
+    return [states[:, each.kept] for states, each in zip(parts, windows, strict=True)]
 
 
 def encode_all(model: Any, windows: list[Window], *, together: int) -> Tensor:
-    """H [1, L, D] with the graphs of all windows, `together` windows at once."""
-    states = [kept for some in groups(windows, together=together) for kept in encode_group(model, some)]
-    return torch.cat(states)[None]
+    """H [B, L, D] with the graphs of all windows, `together` windows at once."""
+    some = groups(windows, together=together)
+    return torch.cat([kept for group in some for kept in encode_group(model, group)], dim=1)
+
+
+@torch.no_grad()
+def encode_without_graph(model: Any, windows: list[Window], ids: Tensor, *, together: int = 1) -> Tensor:
+    """H [B, L, D] of documents [B, L], filled in place, `together` windows at once: a leaf that takes a gradient."""
+    states = torch.empty(*ids.shape, model.config.d_model, dtype=model.dtype, device=ids.device)
+    for group in groups(windows, together=together):
+        for each, kept in zip(group, encode_group(model, group), strict=True):
+            states[:, each.rows] = kept
+    return states.requires_grad_()
 
 
 def decode(model: Any, states: Tensor, labels: Tensor) -> Tensor:
-    """The loss of a decoder that attends to all of H [1, L, D]."""
+    """The loss of a decoder that attends to all of H [B, L, D]."""
     return model(encoder_outputs=(states,), labels=labels).loss

@@ -38,9 +38,7 @@ class Results:
 
     def ratio(self, variant: str, other: str, length: int, name: str = "seconds") -> float | None:
         """The median of the ratios variant / other, each within one round."""
-        ours, theirs = self.values(variant, length, name), self.values(other, length, name)
-        ratios = [value / theirs[number] for number, value in ours.items() if number in theirs]
-        return statistics.median(ratios) if ratios else None
+        return median_of_ratios(self.values(variant, length, name), self.values(other, length, name))
 
     def failure(self, variant: str, length: int, **shape: Any) -> str | None:
         """The reason of the first trial that failed; None if none did."""
@@ -50,6 +48,12 @@ class Results:
     def lengths(self) -> list[int]:
         """The lengths that were measured, the shortest first."""
         return sorted({row["settings"]["length"] for row in self.rows})
+
+
+def median_of_ratios(ours: dict[int, float], theirs: dict[int, float]) -> float | None:
+    """The median of ours / theirs over the rounds that both have; None without any."""
+    ratios = [value / theirs[number] for number, value in ours.items() if number in theirs]
+    return statistics.median(ratios) if ratios else None
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,21 @@ import statistics
 from probes import collectives, state_bytes
 from reports.results import Promise, Row, markdown, number
 from reports.scaling_results import Counted, Scaling
-from subjects.trainers import ALONE, COMPARED, TITLES
+from subjects.trainers import ALONE, COMPARED, PEER, TITLES
 
 SHARE, DEVIATION = 0.95, 0.02
 LONG = 16384  # tokens from which the share is promised
 MIB = 2**20
 TIMES = ("ranks", "documents", "engine", "seconds, median (min–max)", "tokens/s", "of independent processes")
 TIMES += ("weak: of the ideal", "strong: of the ideal")
+BESIDE = (*TIMES[:2], "beside ZeRO-2", TIMES[3], "cached_ds / this", "collectives per step")
 COUNTS = ("ranks", "engine", "how", "collectives per step", "MiB sent per rank", "parameters, MiB (formula)")
 COUNTS += ("gradients, MiB (formula)", "optimizer, MiB (formula)", "besides: copy of the weights, buckets, MiB")
 HOW = {False: "measured", True: "counted, not timed"}
 
 
 def table(rows: list[Row]) -> str:
-    """Times of every trial that was timed; then collectives and memory of one rank."""
+    """Times of every trial that was timed; ZeRO-2 against its peer; collectives and memory of one rank."""
     results = Scaling(rows)
     settings = sorted({(row["settings"]["ranks"], row["settings"]["documents"]) for row in results.timed()})
     times = [
@@ -36,20 +37,33 @@ def table(rows: list[Row]) -> str:
         for variant in COMPARED
         if (found := results.counted(variant=variant, ranks=ranks, fake=fake))
     ]
-    return markdown(TIMES, times) + "\n" + markdown(COUNTS, counts)
+    peer = [_peer(results, *each) for each in settings if results.timed(variant=PEER, ranks=each[0], documents=each[1])]
+    tables = [markdown(TIMES, times), *([markdown(BESIDE, peer)] if peer else []), markdown(COUNTS, counts)]
+    return "\n".join(tables)
 
 
 def _times(results: Scaling, variant: str, ranks: int, documents: int) -> list[str]:
-    rows = results.timed(variant=variant, ranks=ranks, documents=documents)
-    found = [row["result"]["seconds"] for row in rows]
     rates = results.rates(variant=variant, ranks=ranks, documents=documents)
-    spread = f"{statistics.median(found):.1f} ({min(found):.1f}–{max(found):.1f})"
     limit = results.share(rates, processes=ranks, documents=ranks) if variant in COMPARED else None
     weak = results.share(rates, processes=1, documents=1, times=ranks) if documents == ranks > 1 else None
     strong = results.share(rates, processes=1, documents=documents, times=ranks) if variant in COMPARED else None
     shares = [number(share, ".3f") for share in (limit, weak, strong)]
     title = TITLES.get(variant) or ("one process" if ranks == 1 else "independent processes")
-    return [str(ranks), str(documents), title, spread, f"{statistics.median(rates.values()):.0f}", *shares]
+    seconds = _seconds(results, variant, ranks, documents)
+    return [str(ranks), str(documents), title, seconds, f"{statistics.median(rates.values()):.0f}", *shares]
+
+
+def _peer(results: Scaling, ranks: int, documents: int) -> list[str]:
+    ratio = number(results.to_peer(ranks=ranks, documents=documents), ".3f")
+    calls = collectives.count(results.counted(variant=PEER, ranks=ranks, fake=False)[0]["collectives"])
+    return [str(ranks), str(documents), TITLES[PEER], _seconds(results, PEER, ranks, documents), ratio, str(calls)]
+
+
+def _seconds(results: Scaling, variant: str, ranks: int, documents: int) -> str:
+    """Median and spread of the seconds of a step."""
+    rows = results.timed(variant=variant, ranks=ranks, documents=documents)
+    found = [row["result"]["seconds"] for row in rows]
+    return f"{statistics.median(found):.1f} ({min(found):.1f}–{max(found):.1f})"
 
 
 def _counts(results: Scaling, found: Counted, variant: str, ranks: int) -> list[str]:
@@ -92,8 +106,8 @@ def promises(rows: list[Row]) -> list[Promise]:
         for variant in state_bytes.SHARDED:
             what = f"{ranks} ranks: {TITLES[variant]}'s optimizer bytes per rank, deviation from all / ranks"
             found.append(Promise(what, results.deviation(variant, ranks), DEVIATION))
-    for variant, title in TITLES.items():
-        what = f"{title}: kinds of collectives that differ between"
+    for variant in COMPARED:
+        what = f"{TITLES[variant]}: kinds of collectives that differ between"
         found.append(Promise(f"{what} 1 and 20 windows", results.differences_by_length(variant), 0))
         found.append(Promise(f"{what} real and fake ranks", results.differences_by_group(variant), 0))
     return [*found, Promise("trials that failed", len(results.failed), 0)]

@@ -11,8 +11,8 @@ from typing import Any
 
 from probes import state_bytes
 from probes.collectives import Found
-from reports.results import Row
-from subjects.trainers import ALONE
+from reports.results import Row, median_of_ratios
+from subjects.trainers import ALONE, PEER
 
 Counted = dict[str, Any]
 
@@ -46,8 +46,13 @@ class Scaling:
     def share(self, rates: dict[int, float], *, processes: int, documents: int, times: int = 1) -> float | None:
         """Median of the ratios, each in one round, of `rates` to `times` those of processes that are alone."""
         alone = self.rates(variant=ALONE, ranks=processes, documents=documents)
-        ratios = [value / (times * alone[number]) for number, value in rates.items() if number in alone]
-        return statistics.median(ratios) if ratios else None
+        ratio = median_of_ratios(rates, alone)
+        return None if ratio is None else ratio / times
+
+    def to_peer(self, *, ranks: int, documents: int) -> float | None:
+        """Median of the ratios, each in one round, of the seconds of ZeRO-2 with cached_ds to those of its peer."""
+        rates, of_peer = (self.rates(variant=each, ranks=ranks, documents=documents) for each in ("zero2", PEER))
+        return median_of_ratios(of_peer, rates)
 
     def ranks(self, *, fake: bool) -> list[int]:
         """The numbers of ranks of the timed trials, or of the fake ones."""

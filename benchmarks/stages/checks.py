@@ -70,12 +70,10 @@ def long_offload(settings: Settings, device: torch.device, *, place: str, schedu
     """Error of the gradients of one long document with its states elsewhere."""
     shape, length = Shape(**settings["shape"]), settings["length"]
     batch: dict[str, Any] = on_device.moved(make_batch(shape, length=length), device)
-    found = []
-    with on_device.tiles_of(settings["tile"]):
-        for where in (place, "none"):
-            model = make_model(shape, length=length).to(device)
-            cached_ds.attach(model, window=shape.window, offload=where, schedule=schedule)
-            found.append(on_device.step(model, batch))
+    fields, found = {"window": shape.window, "tile": settings["tile"], "schedule": schedule}, []
+    for where in (place, "none"):
+        model = cached_ds.attach(make_model(shape, length=length), offload=where, **fields)
+        found.append(on_device.step(model.to(device), batch))
     return whole_error(*found)
 
 

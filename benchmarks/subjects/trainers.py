@@ -1,7 +1,7 @@
 """The same training step under every engine that is measured: forward and backward, clip, AdamW.
 
 `alone` is one process without a process group, the measure of all others. Every engine runs torch.optim.AdamW and
-clips at 1.0; DeepSpeed has its settings from ds_configs/.
+clips at 1.0; DeepSpeed has its settings from ds_configs/. `PEER` is what ZeRO-2 is compared with: no cached_ds in it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from peers import coalesced
 
 LEARNING_RATE, CLIP = 1e-5, 1.0
 CONFIGS = Path(__file__).parents[2] / "ds_configs"
@@ -105,6 +107,25 @@ class Zero2Trainer(ZeroTrainer):
     stage = "2"
 
 
+class Zero2PeerTrainer(Zero2Trainer):
+    """Plain two-phase caching under the same ZeRO-2; a window has as many tokens as the model has positions."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Take a model that is not attached; of cached_ds only the values for 'auto' in the config are taken."""
+        import deepspeed
+
+        from cached_ds import zero
+        from cached_ds.settings import deepspeed_keys
+
+        inner = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+        config = zero.fill_auto(deepspeed_keys.load(CONFIGS / f"zero{self.stage}.json"), model)
+        self.model, self.optimizer, *_ = deepspeed.initialize(model=model, config=config, optimizer=inner)
+
+    def backward(self, batch: Batch) -> Tensor:
+        """Forward and backward window by window, one reduction; returns the loss."""
+        return coalesced.step(self.model, batch, window=self.model.module.config.max_position_embeddings)
+
+
 class Zero3Trainer(ZeroTrainer):
     """ZeRO-3: optimizer states, gradients and parameters are sharded."""
 
@@ -125,7 +146,7 @@ def _reduce(_, bucket):  # DDP wants no annotations, or evaluated ones
     return done
 
 
-ALONE = "alone"
+ALONE, PEER = "alone", "zero2_two_phase"
 COMPARED: dict[str, type[AloneTrainer]] = {
     "ddp": DdpTrainer,
     "zero1": Zero1Trainer,
@@ -133,5 +154,6 @@ COMPARED: dict[str, type[AloneTrainer]] = {
     "zero3": Zero3Trainer,
     "fsdp2": Fsdp2Trainer,
 }  # the engines of scaling.py
-TRAINERS = {ALONE: AloneTrainer, **COMPARED, "zero3_offload": Zero3OffloadTrainer}
+TRAINERS = {ALONE: AloneTrainer, PEER: Zero2PeerTrainer, **COMPARED, "zero3_offload": Zero3OffloadTrainer}
 TITLES = {"ddp": "DDP", "zero1": "ZeRO-1", "zero2": "ZeRO-2", "zero3": "ZeRO-3", "fsdp2": "FSDP2"}
+TITLES |= {PEER: "ZeRO-2, plain two-phase caching"}

@@ -15,7 +15,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import cached_ds
 from subjects.shape import Shape, make_batch, make_model
-from subjects.trainers import ALONE, TRAINERS, AloneTrainer, Batch
+from subjects.trainers import ALONE, PEER, TRAINERS, AloneTrainer, Batch
 
 
 def init_process_group(settings: dict[str, Any]) -> dist.Store | None:
@@ -57,9 +57,11 @@ def own_device() -> torch.device:
 
 
 def make_trainer(variant: str, shape: Shape, fields: dict[str, Any], *, led: bool = False) -> AloneTrainer:
-    """An attached model under an engine."""
+    """A model under an engine, attached unless it is the peer's."""
     model = make_model(shape, length=shape.window, led=led).to(own_device())
-    return TRAINERS[variant](cached_ds.attach(model, window=shape.window, **fields))
+    if variant != PEER:
+        cached_ds.attach(model, window=shape.window, **fields)
+    return TRAINERS[variant](model)
 
 
 def make_documents(shape: Shape, length: int, *, count: int = 1) -> Batch:

@@ -43,8 +43,10 @@ class DataArguments:
     train_file: str | None = flag("Training documents: a JSON Lines (.json, .jsonl), CSV or Parquet file.")
     validation_file: str | None = flag("Validation documents: a JSON Lines (.json, .jsonl), CSV or Parquet file.")
     test_file: str | None = flag("Test documents: a JSON Lines (.json, .jsonl), CSV or Parquet file.")
-    text_column: str | None = flag("The column with the documents. Default: the first column.")
-    summary_column: str | None = flag("The column with the summaries. Default: the second column.")
+    text_column: str | None = flag("The column with the documents. Default: the one whose name says so, such as text.")
+    summary_column: str | None = flag(
+        "The column with the summaries. Default: the one whose name says so, such as summary."
+    )
     source_prefix: str | None = flag("A prefix for every document, repeated in front of every window.")
     prefix_column: str | None = flag("The column with each document's own prefix, such as the query of QMSum.")
     max_source_length: int | None = flag(

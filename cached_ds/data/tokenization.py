@@ -57,6 +57,12 @@ class Frame:
         return [*self.head, *prefix, *content, *self.tail]
 
 
+def document_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, prefix: str | None = None) -> list[int]:
+    """The ids of one document, as in training."""
+    prefixes = _ids(tokenizer, [prefix])[0] if prefix else []
+    return Frame.of(tokenizer).around(_ids(tokenizer, [text])[0], prefix=prefixes)
+
+
 def tokenize_splits(
     splits: DatasetDict, *, tokenizer: PreTrainedTokenizerBase, arguments: DataArguments
 ) -> DatasetDict:

@@ -12,8 +12,8 @@ Flow, in training with `labels`:
   4. backward computes each chunk's logits again, their gradient, and from it those of hidden states and parameters.
 All other calls (eval, no_grad, no labels, labels by position) run Hugging Face's own forward, logits included.
 
-Memory: hidden states and labels are kept; `LOGITS_PER_CHUNK` logits exist at one time, and in backward the gradient of
-the weight, in float32 where the weight is narrower. Time: the logits once more.
+Memory: hidden states and labels are kept; the logits of one chunk (device_sizes.py) exist at one time, and in backward
+the gradient of the weight, in float32 where the weight is narrower. Time: the logits once more.
 
 Numbers: the loss is computed in float32 where the model is narrower (Hugging Face's has the model's precision).
 Otherwise it is Hugging Face's: the mean over labels that are not -100 (nan if there are none), or the sum over
@@ -35,9 +35,9 @@ from transformers import PreTrainedModel
 from cached_ds.models.class_swap import remove_hook
 from cached_ds.replay.autocast import Autocast
 from cached_ds.replay.sums import refuse_create_graph, sum_dtype, zero_sum
+from cached_ds.settings import device_sizes
 
 IGNORED = -100
-LOGITS_PER_CHUNK = 2**23  # 32 MB in float32; larger chunks are not faster
 
 
 @dataclass
@@ -167,8 +167,8 @@ class _Sums:
 
 
 def _spans(labels: Tensor, weight: Tensor) -> list[slice]:
-    """The chunks of target positions, of at most `LOGITS_PER_CHUNK` logits (but at least one position)."""
-    rows = max(1, LOGITS_PER_CHUNK // len(weight))
+    """The chunks of target positions, of at most `logits_per_chunk` logits (but at least one position)."""
+    rows = max(1, device_sizes.logits_per_chunk(weight.device) // len(weight))
     return [slice(begin, begin + rows) for begin in range(0, len(labels), rows)]
 
 

@@ -24,11 +24,14 @@ from transformers import PreTrainedModel
 
 from cached_ds.decoder.document_states import DocumentStates
 from cached_ds.decoder.replay_by_tile import AttentionCall, attend
-from cached_ds.decoder.tile_kernels import kernel_for
+from cached_ds.decoder.tile_kernels import kernel_for, tile_size
 from cached_ds.models.class_swap import Swapped, base_of, remove_hook, swapped_class
 from cached_ds.models.families import CrossAttention, Family
 from cached_ds.replay.rng import ReplayRng
+from cached_ds.settings import device_sizes
 from cached_ds.windows.cut import documents_of, whole_rows
+
+LONGEST_MASKED = 4096  # target tokens; the mask takes 16 MiB
 
 
 class Streamed(Swapped):
@@ -69,13 +72,15 @@ class Streamed(Swapped):
 
     def _attention_call(self, documents: DocumentStates, q: Tensor) -> AttentionCall:
         dropout = float(self.dropout) if self.training else 0.0  # type: ignore[arg-type]
+        kernel = kernel_for(q, scale=float(self.scaling), dropout=dropout)  # type: ignore[arg-type]
         return AttentionCall(
             documents=documents,
+            tiles=documents.tiles(documents.tile or tile_size(kernel, q)),
             project=self._project,
             parameters=self._trainable,
             rng=ReplayRng(None, q.device),
             projections_draw=any(type(module) is not nn.Linear for module in self._projections()),
-            kernel=kernel_for(q, scale=float(self.scaling), dropout=dropout),  # type: ignore[arg-type]
+            kernel=kernel,
         )
 
     def _project(self, states: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,9 +129,12 @@ def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
         kwargs["encoder_hidden_states"] = _readable(states, decoder, kwargs.get("past_key_values"))
     else:
         documents = whole_rows(*states.shape[:2]) if mask is None else documents_of(mask)
-        keep = decoder._cached_ds.call.keep_projections
-        kwargs["encoder_hidden_states"] = DocumentStates(states, documents, keep_projections=keep).placeholder()
+        state = decoder._cached_ds
+        options = {"tile": state.config.tile, "keep_projections": state.call.keep_projections}
+        kwargs["encoder_hidden_states"] = DocumentStates(states, documents, **options).placeholder()
         kwargs["encoder_attention_mask"] = _one_byte_mask(states, kwargs)
+        if kwargs.get("attention_mask") is None:
+            kwargs["attention_mask"] = _causal_mask(decoder, _target(kwargs).shape[1])
     return args, kwargs
 
 
@@ -147,5 +155,19 @@ def _readable(states: Tensor, decoder: nn.Module, past: Any) -> Tensor:
 
 def _one_byte_mask(states: Tensor, kwargs: dict[str, Any]) -> Tensor:
     """A mask [B, 1, T, L], all true, that takes one byte."""
-    target = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
-    return torch.ones((), dtype=torch.bool).expand(len(states), 1, target.shape[1], states.shape[1])
+    return torch.ones((), dtype=torch.bool).expand(len(states), 1, _target(kwargs).shape[1], states.shape[1])
+
+
+def _target(kwargs: dict[str, Any]) -> Tensor:
+    return kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
+
+
+def _causal_mask(decoder: Any, length: int) -> Tensor | None:
+    """A causal mask [1, 1, T, T] for the decoder's self-attention on a GPU; None where Hugging Face's own costs less.
+
+    Without any, BART's decoder makes a mask of ones, and asks the device whether it is all ones.
+    """
+    device = next(decoder.parameters()).device
+    if device_sizes.is_cpu(device) or decoder.config._attn_implementation != "sdpa" or length > LONGEST_MASKED:
+        return None
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]

@@ -25,11 +25,9 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from cached_ds.replay.offload import zeros_like
+from cached_ds.replay.offload import Accumulator, Conveyor, empty_like, zero_gaps_
 from cached_ds.replay.sums import will_run
 from cached_ds.windows.cut import Document
-
-TILE = 1024  # source tokens whose keys and values exist at one time; on a CPU larger ones are not faster
 
 
 @dataclass(frozen=True)
@@ -45,19 +43,22 @@ class DocumentStates:
 
     Attributes:
         states: H [B * L, D], without its graph.
-        tiles: all tokens of all documents; padding is in none.
         anchor: scalar on which every cross-attention must depend.
         gradient: the buffer to which each of them adds its share of dJ/dH.
+        tile: tokens of a tile; None: by kernel and device.
         keep_projections: whether keys and values are kept for backward, where memory is ample.
         recorded: whether the decoder's call builds a graph.
     """
 
-    def __init__(self, states: Tensor, documents: Sequence[Document], *, keep_projections: bool = False) -> None:
+    def __init__(
+        self, states: Tensor, documents: Sequence[Document], *, tile: int | None = None, keep_projections: bool = False
+    ) -> None:
         """Detach H [B, L, D]; the anchor connects its graph to the decoder's."""
+        self.tile = tile
         self.keep_projections = keep_projections
         self.shape = states.shape
         self.states = states.detach().flatten(0, 1)
-        self.tiles = [tile for document in documents for tile in _tiles(document)]
+        self._documents = documents
         self.gradient = GradientBuffer()
         self.recorded = torch.is_grad_enabled()
         self.anchor = _Anchor.apply(states, self.gradient) if self.recorded and states.requires_grad else _leaf(states)
@@ -76,15 +77,22 @@ class DocumentStates:
         is_one = placeholder is not None and placeholder.dtype == torch.int8
         return _BY_ADDRESS.get(placeholder.data_ptr()) if is_one and placeholder is not None else None
 
+    def tiles(self, size: int) -> list[Tile]:
+        """All tokens of all documents, in tiles of at most `size`; padding is in none."""
+        return [tile for document in self._documents for tile in _tiles(document, size)]
+
     def wants_gradient(self) -> bool:
         """Whether the backward under way will ask for the gradient of H."""
         return will_run(self.anchor)
 
-    def gradient_rows(self) -> Tensor:
-        """The gradient so far, [B * L, D], to be added to."""
+    def add_gradient(self, conveyor: Conveyor, tiles: Sequence[Tile]) -> Accumulator:
+        """What adds gradients [S, D] of the tiles, one after the other, to the gradient so far."""
+        spans = [tile.span for tile in tiles]
+        is_new = self.gradient.buffer is None
         if self.gradient.buffer is None:
-            self.gradient.buffer = zeros_like(self.states.view(self.shape))
-        return self.gradient.buffer.flatten(0, 1)
+            self.gradient.buffer = empty_like(self.states.view(self.shape))
+            zero_gaps_(self.gradient.buffer.flatten(0, 1), spans)
+        return Accumulator(conveyor, self.gradient.buffer.flatten(0, 1), spans, is_new=is_new)
 
 
 @dataclass
@@ -102,10 +110,9 @@ class GradientBuffer:
 _BY_ADDRESS: WeakValueDictionary[int, DocumentStates] = WeakValueDictionary()
 
 
-def _tiles(document: Document) -> list[Tile]:
+def _tiles(document: Document, size: int) -> list[Tile]:
     stop = document.start + document.length
-    begins = range(document.start, stop, TILE)
-    return [Tile(document.row, slice(begin, min(begin + TILE, stop))) for begin in begins]
+    return [Tile(document.row, slice(begin, min(begin + size, stop))) for begin in range(document.start, stop, size)]
 
 
 def _leaf(states: Tensor) -> Tensor:

@@ -62,6 +62,7 @@ class AttentionCall:
 
     Attributes:
         documents: what the queries attend to.
+        tiles: of all of them.
         project: turns states [S, D] into keys and values [1, H, S, D / H].
         parameters: returns the projections' trainable tensors; called in forward and again in backward.
         rng: random streams of this call.
@@ -71,6 +72,7 @@ class AttentionCall:
     """
 
     documents: DocumentStates
+    tiles: list[Tile]
     project: Callable[[Tensor], tuple[Tensor, Tensor]]
     parameters: Callable[[], list[Tensor]]
     rng: ReplayRng
@@ -144,6 +146,7 @@ def _run_backward(
     """Gradients of q and of the parameters; that of H goes to its buffer."""
     parameters, conveyor, wants_states = call.parameters(), Conveyor(q.device), call.documents.wants_gradient()
     of_q, sums, retain = zero_sum(q), zero_sums(parameters), retains_graph()
+    of_states = call.documents.add_gradient(conveyor, call.tiles) if wants_states else None
     for number, (tile, loaded) in enumerate(_load(call, q.device)):
         saved = call.saved[number]
         with torch.enable_grad():
@@ -160,8 +163,8 @@ def _run_backward(
         again = retain and saved.projections is not None
         found = torch.autograd.grad((k, v), wanted, of_projections, retain_graph=again, allow_unused=True)
         add_(sums, found[: len(parameters)])
-        if wants_states:
-            conveyor.add(found[-1], call.documents.gradient_rows(), tile.span)
+        if of_states is not None:
+            of_states.add(found[-1])
     conveyor.finish()
     return of_q.to(q.dtype), sums
 
@@ -170,13 +173,13 @@ def _project(call: AttentionCall, number: int, states: Tensor, *, wants_states: 
     """A tile's states as a leaf, and its keys and values; an adapter's dropout has a stream of its own."""
     # Cast first: autocast would take a leaf of its own for a weight, and remember the cast of every tile.
     states = Autocast.current(states.device).cast(states).detach().requires_grad_(wants_states)
-    with call.stream(len(call.documents.tiles) + number, draws=call.projections_draw):
+    with call.stream(len(call.tiles) + number, draws=call.projections_draw):
         return states, *call.project(states)
 
 
 def _load(call: AttentionCall, device: torch.device) -> Any:
-    tiles = call.documents.tiles
-    return zip(tiles, Conveyor(device).load(call.documents.states, [tile.span for tile in tiles]), strict=True)
+    spans = [tile.span for tile in call.tiles]
+    return zip(call.tiles, Conveyor(device).load(call.documents.states, spans), strict=True)
 
 
 def _row(tensor: Tensor, tile: Tile) -> Tensor:

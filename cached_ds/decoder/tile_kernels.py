@@ -4,9 +4,10 @@ Attention over tiles is exact: with the log-sum-exp of each tile's scores, outpu
 with the log-sum-exp and output of *all* tiles, backward through one tile needs that tile's keys and values only. So
 fused kernels that return the log-sum-exp serve as they are, tile by tile (Dao et al., FlashAttention, 2022):
 
-  FlashCpu   CPU, any floating dtype, without dropout.
-  FlashCuda  fp16 and bf16 on GPUs that have it, with dropout.
-  Plain      matmuls, everything else: dropout on the CPU, float32 on GPUs; the reference in tests.
+  FlashCpu       CPU, any floating dtype, without dropout.
+  FlashCuda      fp16 and bf16 on GPUs that have it, with dropout.
+  EfficientCuda  on GPUs float32, and what flash does not take; with dropout.
+  Plain          matmuls, everything else: dropout on the CPU, float64 on GPUs; the reference in tests.
 
 Shapes: H heads, T target length, S tile length, D head width; q [1, H, T, D], k and v [1, H, S, D], out as q,
 lse [1, H, T].
@@ -18,8 +19,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from cached_ds.settings import device_sizes
+
+SCORES = 2**26  # of one tile that `Plain` may hold, where that leaves a tile of at least MIN_TILE tokens
+MIN_TILE = 1024
 aten = torch.ops.aten
 Triple = tuple[Tensor, Tensor, Tensor]
 
@@ -44,14 +50,19 @@ def kernel_for(q: Tensor, *, scale: float, dropout: float) -> Kernel:
     """The fastest kernel for tensors like `q`."""
     if q.device.type == "cpu" and not dropout:
         return FlashCpu(scale)
-    if q.device.type == "cuda" and _has_flash(q, dropout):
-        return FlashCuda(scale, dropout)
+    if q.device.type == "cuda":
+        params = torch.backends.cuda.SDPAParams(q, q, q, None, dropout, False, False)
+        if q.shape[-1] % 8 == 0 and torch.backends.cuda.can_use_flash_attention(params):
+            return FlashCuda(scale, dropout)
+        if torch.backends.cuda.can_use_efficient_attention(params):
+            return EfficientCuda(scale, dropout)
     return Plain(scale, dropout)
 
 
-def _has_flash(q: Tensor, dropout: float) -> bool:
-    params = torch.backends.cuda.SDPAParams(q, q, q, None, dropout, False, False)
-    return q.shape[-1] % 8 == 0 and torch.backends.cuda.can_use_flash_attention(params)
+def tile_size(kernel: Kernel, q: Tensor) -> int:
+    """Source tokens of a tile for queries [B, H, T, D], where the config leaves it open."""
+    size = device_sizes.tile(q.device)
+    return min(size, max(MIN_TILE, SCORES // q[0, ..., 0].numel())) if isinstance(kernel, Plain) else size
 
 
 def merge_(out: Tensor, lse: Tensor, tile_out: Tensor, tile_lse: Tensor) -> None:
@@ -114,6 +125,39 @@ class FlashCuda:
         return aten._scaled_dot_product_flash_attention_backward(
             gradient, q, k, v, out, lse, cum_q, cum_k, max_q, max_k, self.dropout, False, seed, offset, scale=self.scale
         )
+
+
+@dataclass(frozen=True)
+class EfficientCuda:
+    """Memory-efficient attention as PyTorch ships it; its dropout, too, is replayed from a counter.
+
+    Its log-sum-exp is padded to whole blocks of queries, with infinity: their weights are zero in backward.
+    """
+
+    BLOCK = 32
+    scale: float
+    dropout: float
+
+    @property
+    def draws(self) -> tuple[bool, bool]:
+        """In forward; backward has the counter that forward returned."""
+        return self.dropout > 0, False
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Any]:
+        """Output, log-sum-exp, and the state that backward takes: seed and offset."""
+        out, lse, *state = aten._scaled_dot_product_efficient_attention(
+            q, k, v, None, True, self.dropout, False, scale=self.scale
+        )
+        return out, lse.narrow(-1, 0, q.shape[-2]), state
+
+    def backward(
+        self, gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, state: Any
+    ) -> Triple:
+        """Gradients of q, k and v; dropout comes from `state`, not from the generators."""
+        padded = F.pad(lse, (0, -lse.shape[-1] % self.BLOCK), value=torch.inf)
+        return aten._scaled_dot_product_efficient_attention_backward(
+            gradient, q, k, v, None, out, padded, *state, self.dropout, [True, True, True, False], scale=self.scale
+        )[:3]
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from cached_ds.models.families import Family
 from cached_ds.planning.compiled import run_compiled
 from cached_ds.planning.tuner import Tuner
 from cached_ds.replay.by_window import ReplayPlan, replay
-from cached_ds.replay.offload import zeros
+from cached_ds.replay.offload import empty
 from cached_ds.replay.rng import ReplayRng
 from cached_ds.windows.cut import Window
 from cached_ds.windows.passes import Batch, Cutter, EncoderPass
@@ -114,7 +114,7 @@ class Windowed(Swapped):
             shape=tuple(input_ids.shape),
             anchor=anchor,
             num_saved=num_saved,
-            buffer=functools.partial(zeros, offload=state.config.offload, folder=state.config.offload_folder),
+            buffer=functools.partial(empty, offload=state.config.offload, folder=state.config.offload_folder),
         )
         return self._states(plan)
 
@@ -155,7 +155,7 @@ class Windowed(Swapped):
             output = super().forward(
                 **encoder_pass.inputs, output_attentions=False, output_hidden_states=False, return_dict=True
             )
-        return output.last_hidden_state.flatten(0, 1)[encoder_pass.slots]
+        return output.last_hidden_state.flatten(0, 1).index_select(0, encoder_pass.slots)
 
     def _compiled(self, encoder_pass: EncoderPass) -> AbstractContextManager[object]:
         """A context in which passes of the one compiled shape run compiled, and others as they are."""
@@ -170,16 +170,26 @@ class Windowed(Swapped):
 def _sparse_gradient(embedding: nn.Module) -> Iterator[None]:
     """Make an embedding's gradient sparse for the block: the rows that a pass read, not a whole table.
 
-    `replay` adds the rows up.
+    `replay` adds the rows up. A sparse gradient without that of a padding row waits for the device, twice; so the
+    gradient is stopped at the embedding's output instead.
     """
     if not isinstance(embedding, nn.Embedding):
         yield
         return
-    before, embedding.sparse = embedding.sparse, True
+    before, padding = embedding.sparse, embedding.padding_idx
+    embedding.sparse, embedding.padding_idx = True, None
+    hook = embedding.register_forward_hook(functools.partial(_stop_gradient, padding)) if padding is not None else None
     try:
         yield
     finally:
-        embedding.sparse = before
+        embedding.sparse, embedding.padding_idx = before, padding
+        if hook is not None:
+            hook.remove()
+
+
+def _stop_gradient(padding: int, module: nn.Module, args: tuple[Tensor, ...], states: Tensor) -> Tensor:  # noqa: ARG001
+    """Forward hook of an embedding: the states [N, w, D] of padding tokens have no gradient."""
+    return torch.where((args[0] == padding).unsqueeze(-1), states.detach(), states)
 
 
 def _check_inputs(family: Family, ids: Tensor | None, mask: Tensor | None, others: dict[str, Any]) -> Tensor:

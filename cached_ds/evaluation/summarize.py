@@ -10,6 +10,7 @@ from tqdm import tqdm
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from cached_ds.attachment import attach
+from cached_ds.data import document_ids
 
 
 @torch.no_grad()
@@ -27,13 +28,16 @@ def summarize_files(
     model = attach(AutoModelForSeq2SeqLM.from_pretrained(model_name), window=window).eval()
     model.to(torch.accelerator.current_accelerator() or "cpu")
     for path, text in zip(paths, tqdm(texts, unit="document", disable=None), strict=True):
-        inputs = tokenizer(text, return_tensors="pt", truncation=False).to(model.device)
-        tokens = model.generate(input_ids=inputs["input_ids"], num_beams=num_beams, max_length=max_target_length)
+        ids = torch.tensor([document_ids(tokenizer, text)], device=model.device)
+        tokens = model.generate(input_ids=ids, num_beams=num_beams, max_length=max_target_length)
         yield path, str(tokenizer.decode(tokens[0], skip_special_tokens=True)).strip()
 
 
 def _read(path: Path) -> str:
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
     if not text.strip():
         raise ValueError(f"{path}: the file is empty")
     return text

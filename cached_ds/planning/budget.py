@@ -34,6 +34,11 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def total_bytes(device: torch.device) -> int:
+    """Bytes of memory that the device has, or the host."""
+    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else psutil.virtual_memory().total
+
+
 def graph_bytes(run: Callable[[], Tensor], parameters: Sequence[Tensor]) -> int:
     """Bytes that the graph of `run()` keeps, not counting the parameters."""
     known = {parameter.untyped_storage().data_ptr() for parameter in parameters}
@@ -106,11 +111,18 @@ class Budget:
     def choose_windows(self, run: Callable[[int], object], *, device: torch.device) -> int:
         """Windows per pass, timed once, with `run(n)` to encode n windows in one pass. Needs `window_bytes`."""
         if not self.windows_per_pass:
-            room = self.config.memory_bytes or free_bytes(device) // 4
-            limit = max(1, min(MAX_WINDOWS, room // self.window_bytes))
+            limit = self._limit(MAX_WINDOWS, self.config.memory_bytes or free_bytes(device) // 4)
             self.windows_per_pass = fastest_windows_per_pass(run, limit=limit, device=device)
             logger.info("windows_per_pass=auto: %d (at most %d fit)", self.windows_per_pass, limit)
         return self.windows_per_pass
+
+    def fitting_windows(self, count: int, *, device: torch.device) -> int:
+        """At most `count` windows, whose graph takes at most a quarter of the device's memory. Needs `window_bytes`."""
+        return self._limit(count, self.config.memory_bytes or total_bytes(device) // 4)
+
+    def _limit(self, count: int, room: int) -> int:
+        """At most `count` windows whose graph takes at most `room` bytes , but at least one."""
+        return max(1, min(count, room // self.window_bytes))
 
     def choose_saved(
         self, sizes: Sequence[float], *, reserve: int, projections: int, device: torch.device

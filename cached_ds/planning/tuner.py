@@ -18,6 +18,7 @@ from cached_ds.planning.compiled import try_compile
 from cached_ds.replay.autocast import Autocast
 from cached_ds.replay.rng import ReplayRng
 from cached_ds.replay.sums import add_, zero_sums
+from cached_ds.settings import device_sizes
 from cached_ds.settings.config import CachedConfig
 from cached_ds.windows.passes import Batch, Cutter, EncoderPass
 
@@ -79,9 +80,18 @@ class Tuner:
         return max(least, num_saved), keep_projections
 
     def _windows_per_pass(self) -> int:
-        if self.config.windows_per_pass != "auto":
-            return int(self.config.windows_per_pass)
-        return self.budget.choose_windows(lambda count: self._read(self._sample(count)), device=self.device)
+        asked = self.config.windows_per_pass
+        if asked == "auto":
+            return self.budget.choose_windows(lambda count: self._read(self._sample(count)), device=self.device)
+        return self._fitting_windows() if asked is None else int(asked)
+
+    def _fitting_windows(self) -> int:
+        """As many windows as a device of this kind is given, if their graph fits; a layer's graph always does."""
+        count = device_sizes.windows_per_pass(self.device, self.config.window)
+        if count == 1 or self.config.schedule == "layer":
+            return count
+        self._measure_window()
+        return self.budget.fitting_windows(count, device=self.device)
 
     def _least_saved(self, parameters: Sequence[Tensor]) -> int:
         """How many passes always save their graph: one, as backward begins with it and has room for one graph anyway.
@@ -98,9 +108,10 @@ class Tuner:
     def _measure_window(self) -> None:
         if self.budget.window_bytes:
             return
-        self.budget.window_bytes = self._graph_bytes(1)
+        found = self._graph_bytes(1)
         if Autocast.current(self.device).enabled:  # the weights' casts are kept by every graph, but only once
-            self.budget.window_bytes = self._graph_bytes(2) - self.budget.window_bytes
+            found = self._graph_bytes(2) - found
+        self.budget.window_bytes = max(1, found)  # a frozen encoder's graph keeps nothing
 
     def _graph_bytes(self, count: int) -> int:
         sample = self._sample(count)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cached_ds.replay.autocast import Autocast
-from cached_ds.replay.offload import Conveyor, zeros_like
+from cached_ds.replay.offload import Conveyor, empty_like
 from cached_ds.replay.sums import (
     add_,
     device_output,
@@ -123,7 +123,7 @@ class _ReplayLayer(torch.autograd.Function):
         refuse_create_graph("replay")
         *_, states, bias, anchor = ctx.saved_tensors
         with ctx.autocast.again():
-            of_states = _zeros_like(states, ctx.device) if ctx.needs_input_grad[-3] else None
+            of_states = _empty_like(states, ctx.device) if ctx.needs_input_grad[-3] else None
             of_bias = zero_sum(bias) if ctx.needs_input_grad[-2] else None
             sums = _run_backward(
                 ctx.call, ctx.graphs, (states, bias), gradients[:2], of_states=of_states, of_bias=of_bias
@@ -161,7 +161,7 @@ def _run_forward(
             graphs.append(_SavedPass(inputs, outputs))
         if result is None:
             made = None if outputs[1] is None else outputs[1].detach()
-            make = torch.zeros if call.is_last else call.batch.buffer
+            make = torch.empty if call.is_last else call.batch.buffer
             result = make(states.shape, dtype=outputs[0].dtype, device=conveyor.device)
         conveyor.store(_widened(outputs[0].detach(), result), result, call.batch.rows[number])
     assert result is not None, "a batch has at least one pass"
@@ -200,9 +200,9 @@ def _run_again(call: LayerCall, number: int, states: Tensor, bias: Tensor | None
         return _SavedPass(inputs, call.again(number, *inputs))
 
 
-def _zeros_like(states: Tensor, device: torch.device) -> Tensor:
-    """Zeros where the states are stored, or on `device`, if their gradient must be there."""
-    return zeros_like(states) if states.device == device else torch.zeros_like(states, device=device)
+def _empty_like(states: Tensor, device: torch.device) -> Tensor:
+    """A buffer where the states are stored, or on `device`, if their gradient must be there."""
+    return empty_like(states) if states.device == device else torch.empty_like(states, device=device)
 
 
 def _gradients(

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from cached_ds.replay.autocast import Autocast
-from cached_ds.replay.offload import Conveyor, zeros
+from cached_ds.replay.offload import Conveyor, empty, zero_gaps_
 from cached_ds.replay.rng import ReplayRng
 from cached_ds.replay.sums import (
     add_,
@@ -67,7 +67,7 @@ class ReplayPlan(Generic[P]):
         shape: of H [*shape, D], flattened to the rows that the passes fill.
         anchor: scalar that requires grad; it always gets a gradient (docs/design.md).
         num_saved: number of passes, from the first on, whose graph is saved.
-        buffer: makes the zeros of H: `buffer(shape, dtype=, device=)`.
+        buffer: makes the memory of H: `buffer(shape, dtype=, device=)`.
     """
 
     passes: Sequence[P]
@@ -75,7 +75,12 @@ class ReplayPlan(Generic[P]):
     shape: tuple[int, ...]
     anchor: Tensor
     num_saved: int = 0
-    buffer: Callable[..., Tensor] = zeros
+    buffer: Callable[..., Tensor] = empty
+
+    @property
+    def spans(self) -> list[slice]:
+        """Rows of H that the passes fill, in the order in which they do."""
+        return [span for each in self.passes for span in each.spans]
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,7 @@ def _run_forward(replayed: _Replayed[Any], *, num_saved: int) -> tuple[Tensor, l
         if result is None:
             conveyor = Conveyor(states.device)
             result = plan.buffer((*plan.shape, states.shape[-1]), dtype=states.dtype, device=states.device)
+            zero_gaps_(result.flatten(0, -2), plan.spans)
         for span, part in zip(encoder_pass.spans, states.detach().split(_sizes(encoder_pass)), strict=True):
             conveyor.store(part, result.flatten(0, -2), span)
     assert result is not None, "a batch has at least one pass"
@@ -163,7 +169,7 @@ def _run_backward(
     """Sum the parameters' gradients over all passes; `retain_graph` matters for saved graphs only."""
     passes, parameters, gradient = replayed.plan.passes, replayed.parameters(), gradient.flatten(0, -2)
     sums, retain = zero_sums(parameters), retains_graph()
-    parts = Conveyor(device).load(gradient, [span for encoder_pass in passes for span in encoder_pass.spans])
+    parts = Conveyor(device).load(gradient, replayed.plan.spans)
     for number, encoder_pass in enumerate(passes):
         is_saved = number < len(graphs)
         with torch.enable_grad():

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cached_ds.replay.by_window import ReplayPlan
-from cached_ds.replay.offload import Conveyor
+from cached_ds.replay.offload import Conveyor, zero_gaps_
 from cached_ds.replay.rng import ReplayRng
 from cached_ds.windows.passes import EncoderPass
 
@@ -114,9 +114,10 @@ class _Scatter(torch.autograd.Function):
         ctx.batch, ctx.like = batch, states.new_zeros(()).expand(states.shape)
         shape = (*batch.plan.shape, states.shape[-1])
         result = batch.buffer(shape, dtype=states.dtype, device=states.device)
+        zero_gaps_(result.flatten(0, -2), batch.plan.spans)
         conveyor = Conveyor(states.device)
         for encoder_pass, rows in zip(batch.passes, batch.rows, strict=True):
-            kept = states[rows, : encoder_pass.width].flatten(0, 1)[encoder_pass.slots]
+            kept = states[rows, : encoder_pass.width].flatten(0, 1).index_select(0, encoder_pass.slots)
             sizes = [span.stop - span.start for span in encoder_pass.spans]
             for span, part in zip(encoder_pass.spans, kept.split(sizes), strict=True):
                 conveyor.store(part, result.flatten(0, -2), span)
@@ -126,12 +127,11 @@ class _Scatter(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         batch, of_states = ctx.batch, torch.zeros_like(ctx.like, memory_format=torch.contiguous_format)
-        spans = [span for encoder_pass in batch.passes for span in encoder_pass.spans]
-        parts = Conveyor(of_states.device).load(gradients[0].flatten(0, -2), spans)
+        parts = Conveyor(of_states.device).load(gradients[0].flatten(0, -2), batch.plan.spans)
         for encoder_pass, rows in zip(batch.passes, batch.rows, strict=True):
             size = encoder_pass.num_windows * encoder_pass.width
             of_pass = of_states.new_zeros(size, of_states.shape[-1])
-            of_pass[encoder_pass.slots] = torch.cat([next(parts) for _ in encoder_pass.spans])
+            of_pass.index_copy_(0, encoder_pass.slots, torch.cat([next(parts) for _ in encoder_pass.spans]))
             of_states[rows, : encoder_pass.width] = of_pass.unflatten(0, (-1, encoder_pass.width))
         return of_states, None
 

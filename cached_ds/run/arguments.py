@@ -18,6 +18,7 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 from cached_ds.data import DataArguments
 from cached_ds.data.arguments import flag
+from cached_ds.evaluation.words import TOKENIZERS
 from cached_ds.models.shapes import family_name, is_shape
 from cached_ds.run.flags import normalise, value_of
 from cached_ds.settings.config import CachedConfig
@@ -34,6 +35,10 @@ class ModelArguments:
     tokenizer_name: str | None = flag("A tokenizer. Default: the model's, or one trained on the training text.")
     vocab_size: int = flag("Size of the vocabulary of a tokenizer trained on the training text.", default=8192)
     num_beams: int | None = flag("Beams of generation in evaluation and prediction. Default: the model's own.")
+    rouge_tokenizer: str = flag(
+        "How ROUGE cuts texts into words: english (rouge-score's own, with stems) or unicode (every script).",
+        default="english",
+    )
     num_samples: int = flag("Show this many generated summaries at the end.", default=3)
 
     def __post_init__(self) -> None:
@@ -42,6 +47,10 @@ class ModelArguments:
             raise ValueError("give either --model_name_or_path (pretrained) or --config_name (random weights)")
         if self.config_name is not None and is_shape(self.config_name):
             family_name(self.config_name)
+        if self.rouge_tokenizer not in TOKENIZERS:
+            raise ValueError(
+                f"--rouge_tokenizer {self.rouge_tokenizer} is refused; allowed is {' or '.join(TOKENIZERS)}"
+            )
         for name, value, low in (
             ("vocab_size", self.vocab_size, 300),
             ("num_beams", 1 if self.num_beams is None else self.num_beams, 1),

@@ -75,11 +75,12 @@ class CachedConfig:
         allowed='"window" or "layer"',
         check=lambda value: value in ("window", "layer"),
     )
-    windows_per_pass: int | str = _option(
-        1,
-        help='windows that go through the encoder together; "auto": as many as is fastest, timed in the first forward',
-        allowed='an integer >= 1 or "auto"',
-        check=lambda value: value == "auto" or _whole(value, low=1),
+    windows_per_pass: int | str | None = _option(
+        None,
+        help="windows that go through the encoder together; None: 1 on a CPU, on a GPU 32,768 tokens' worth if their "
+        'graph fits into a quarter of its memory; "auto": as many as is fastest, timed in the first forward',
+        allowed='None, an integer >= 1 or "auto"',
+        check=lambda value: value in (None, "auto") or _whole(value, low=1),
     )
     recompute: int | str = _option(
         "all",
@@ -97,6 +98,12 @@ class CachedConfig:
     compile: bool = _boolean(False, help="torch.compile the encoder's layers for full windows")
     stream_cross_attention: bool = _boolean(
         True, help="attend to the document tile by tile, keeping no keys and values; False: as Hugging Face does"
+    )
+    tile: int | None = _option(
+        None,
+        help="source tokens whose keys and values exist at one time; None: 1,024 on a CPU, 65,536 on a GPU",
+        allowed="None or an integer >= 1",
+        check=lambda value: value is None or _whole(value, low=1),
     )
     global_first_token: bool | None = _option(
         None,

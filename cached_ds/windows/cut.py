@@ -62,9 +62,10 @@ class Window:
         """Position of the first kept state; the others follow without a gap."""
         return self.head.start if self.first < len(self.head) else self.body.start + self.first - len(self.head)
 
-    def positions(self) -> list[int]:
+    def positions(self) -> Tensor:
         """Positions in the flattened batch, one per slot of the window."""
-        return [*self.head, *self.body, *self.tail]
+        parts = [torch.arange(part.start, part.stop) for part in (self.head, self.body, self.tail) if part]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 @dataclass(frozen=True)
@@ -169,22 +170,30 @@ def _slice(head: range, body: range, tail: range, content: range, overlap: int) 
 def lay_out_passes(windows: Sequence[Window], *, windows_per_pass: int, multiple: int = 1) -> Iterator[PassLayout]:
     """Group windows into passes, the longest first, so that full windows need no padding and no mask.
 
-    A pass is as wide as its longest window, rounded up to a multiple of `multiple`.
+    A pass is as wide as its longest window, rounded up to a multiple of `multiple`. A window of less than half that
+    width begins the next pass: padding it would cost more than another pass does, and the mask slows all the others.
     """
-    order = sorted(range(len(windows)), key=lambda number: -len(windows[number]))
-    for begin in range(0, len(order), windows_per_pass):
-        numbers = order[begin : begin + windows_per_pass]
+    for numbers in _grouped([len(window) for window in windows], windows_per_pass):
         width = math.ceil(len(windows[numbers[0]]) / multiple) * multiple
         yield _lay_out_pass(numbers[0], [windows[number] for number in numbers], width)
 
 
+def _grouped(lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """The numbers of the windows of each pass."""
+    groups: list[list[int]] = []
+    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        if not groups or len(groups[-1]) == limit or 2 * lengths[number] < lengths[groups[-1][0]]:
+            groups.append([])
+        groups[-1].append(number)
+    return groups
+
+
 def _lay_out_pass(index: int, windows: Sequence[Window], width: int) -> PassLayout:
     tokens = torch.full((len(windows), width), -1)
-    kept = torch.zeros(len(windows), width, dtype=torch.bool)
-    for number, window in enumerate(windows):
-        tokens[number, : len(window)] = torch.tensor(window.positions())
-        kept[number, window.first : window.last] = True
-    return PassLayout(index, tokens, slots=kept.flatten().nonzero().flatten(), spans=_spans(windows))
+    for row, window in zip(tokens, windows, strict=True):
+        row[: len(window)] = window.positions()
+    kept = [torch.arange(n * width + each.first, n * width + each.last) for n, each in enumerate(windows)]
+    return PassLayout(index, tokens, slots=torch.cat(kept), spans=_spans(windows))
 
 
 def _spans(windows: Sequence[Window]) -> tuple[slice, ...]:

@@ -56,7 +56,7 @@ class EncoderPass:
 
     Attributes:
         index: number of its first window among all windows of the batch; it selects the random stream.
-        inputs: the encoder's keyword arguments [N, w].
+        inputs: the encoder's keyword arguments [N, w]; a mask may be [N, 1, 1, w].
         slots: [K] which of the N * w states are kept.
         spans: where they go in the flattened batch.
     """
@@ -100,14 +100,14 @@ class Cutter:
     ) -> list[EncoderPass]:
         """The windows, grouped into passes and moved to the device."""
         multiple = self.family.window_multiple(self.model_config)
-        layouts = lay_out_passes(windows, windows_per_pass=windows_per_pass, multiple=multiple)
-        return [self._to_device(layout, batch, device) for layout in layouts]
+        layouts = list(lay_out_passes(windows, windows_per_pass=windows_per_pass, multiple=multiple))
+        return self._to_device(layouts, batch, device)
 
     def sample_pass(self, count: int, batch: Batch, device: torch.device) -> EncoderPass:
         """A pass of `count` full windows for measurements: the batch's own tokens, repeated. It fills no rows of H."""
         slots = torch.arange(count * self.config.window)
         tokens = (slots % batch.input_ids.numel()).view(count, -1)
-        return self._to_device(PassLayout(0, tokens, slots, spans=()), batch, device)
+        return self._to_device([PassLayout(0, tokens, slots, spans=())], batch, device)[0]
 
     def _frame(self, document: Document, batch: Batch) -> Document:
         """The document with its head (frame and prefix) and tail, which every window will repeat."""
@@ -130,7 +130,24 @@ class Cutter:
             "frame_windows=False"
         )
 
-    def _to_device(self, layout: PassLayout, batch: Batch, device: torch.device) -> EncoderPass:
+    def _to_device(self, layouts: Sequence[PassLayout], batch: Batch, device: torch.device) -> list[EncoderPass]:
+        """The passes on the device, all their tensors by one copy."""
+        tensors = [{"slots": layout.slots, **self._inputs(layout, batch)} for layout in layouts]
+        moved = iter(_move([tensor for each in tensors for tensor in each.values()], device))
+        passes = []
+        for layout, names in zip(layouts, tensors, strict=True):
+            inputs = dict(zip(names, moved, strict=False))
+            if "attention_mask" in inputs and self._takes_wide_masks():
+                inputs["attention_mask"] = inputs["attention_mask"].bool()[:, None, None]
+            passes.append(EncoderPass(layout.index, inputs, inputs.pop("slots"), layout.spans))
+        return passes
+
+    def _takes_wide_masks(self) -> bool:
+        """Whether a mask [N, 1, 1, w] is taken as it is; of one of [N, w] the device would be asked if all are ones."""
+        return self.model_config._attn_implementation == "sdpa" and not self.family.encoder_layer.own_mask
+
+    def _inputs(self, layout: PassLayout, batch: Batch) -> dict[str, Tensor]:
+        """The encoder's inputs of one pass [N, w], on the host."""
         inputs = {"input_ids": layout.gather(batch.input_ids, self.model_config.pad_token_id)}
         if not layout.full:
             inputs["attention_mask"] = (layout.tokens >= 0).long()
@@ -138,10 +155,13 @@ class Cutter:
             inputs["global_attention_mask"] = layout.gather(batch.global_attention_mask, 0)
             if self.config.global_first_token:
                 inputs["global_attention_mask"][:, 0] = 1
-        inputs = {name: _move(value, device) for name, value in inputs.items()}
-        return EncoderPass(layout.index, inputs, _move(layout.slots, device), layout.spans)
+        return inputs
 
 
-def _move(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy to the device without waiting for it, from pinned memory; on the CPU, the tensor itself."""
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+def _move(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Copy tensors of one dtype to the device together, from pinned memory, without waiting; on the CPU, themselves."""
+    if device.type == "cpu":
+        return list(tensors)
+    together = torch.cat([tensor.flatten() for tensor in tensors]).pin_memory().to(device, non_blocking=True)
+    parts = together.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import pytest
+import torch.distributed as dist
 from made_up import FIELDS, TINY
 from torch.utils.flop_counter import FlopCounterMode
 
 from helpers import oracle
 from helpers.compare import EXACT, gradients, worst_error
+from helpers.engines import FP32
 from peers import EXACT as EXACT_PEERS
 from peers import STEPS, full, windows
 from probes import flops, matmuls
+from probes.collectives import Collectives
 from subjects.shape import Shape, make_batch, make_model
+from subjects.trainers import PEER
 from subjects.variants import CACHED, FLOP_KINDS, NAMES, PEERS
 from workers.one_step import measure
+from workers.rank import make_documents, make_trainer
 
 SHAPE = Shape(**TINY)
 LENGTHS = (16, 17, SHAPE.length_of(windows=3), 61)  # one window; two; no rest; a rest
@@ -29,6 +34,32 @@ def test_peers_compute_the_gradients_of_the_whole_document(peer, length):
     expected.backward()
     assert worst_error(gradients(model), gradients(reference)) < EXACT
     assert loss.item() == pytest.approx(expected.item(), rel=EXACT)
+
+
+def backward(trainer, batch):
+    """Loss, gradients of all ranks and collectives of a step; then the optimizer's step."""
+    from deepspeed.utils import safe_get_full_grad
+
+    with Collectives() as collectives:
+        loss = trainer.backward(batch).item()
+    found = {name: safe_get_full_grad(each) for name, each in trainer.model.module.named_parameters()}
+    trainer.update()
+    return loss, found, collectives.found
+
+
+def steps_of_zero2(variant):
+    """Two steps on two documents, of one window on rank 0 and of five on rank 1."""
+    trainer, batch = make_trainer(variant, SHAPE, {}), make_documents(SHAPE, LENGTHS[-dist.get_rank()], count=2)
+    return [backward(trainer, batch) for _ in range(2)]
+
+
+def test_the_peer_of_zero2_has_its_gradients_and_its_one_reduction(zero_ranks):
+    found, expected = (zero_ranks.run(steps_of_zero2, variant=variant) for variant in (PEER, "zero2"))
+    for of_rank, right in zip(found, expected, strict=True):
+        for (loss, gradient, calls), (its_loss, its_gradient, its_calls) in zip(of_rank, right, strict=True):
+            assert loss == pytest.approx(its_loss, rel=FP32)
+            assert worst_error(gradient, its_gradient) < FP32
+            assert calls == its_calls and calls["all-reduce"]["count"] == 1
 
 
 @pytest.mark.parametrize("peer", ["full", "checkpointing", "two_phase"])

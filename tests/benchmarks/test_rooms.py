@@ -11,8 +11,8 @@ from harness.machine import BENCHMARKS
 from helpers.repo import ROOT, nodes, parsed
 
 BELOW = {
-    "subjects": (),
     "peers": (),
+    "subjects": ("peers",),
     "probes": ("subjects",),
     "reports": ("subjects", "probes"),
     "harness": ("reports",),

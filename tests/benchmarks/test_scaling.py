@@ -22,7 +22,7 @@ from harness.runners import LaunchedRunner, LocalRunner
 from harness.trials import Trial
 from probes import collectives, state_bytes
 from reports import scaling_plots, scaling_report
-from subjects.trainers import ALONE, COMPARED
+from subjects.trainers import ALONE, COMPARED, PEER
 
 WEIGHTS = 184_320  # bytes of all parameters of the tiny model, which has 91
 ROOT_UNIT = 4 * (64 * 32 + 18 * 32 + 64)  # tied embeddings, the decoder's positions and norm: gathered once
@@ -40,6 +40,7 @@ EXPECTED = {
     "ddp": found(broadcast=(1, 256), all_reduce=(1, WEIGHTS)),  # the bias of the logits is a buffer
     "zero1": ZERO12,
     "zero2": ZERO12,
+    PEER: ZERO12,
     "zero3": found(all_gather=(79, WEIGHTS), reduce_scatter=(1, WEIGHTS), all_reduce=(1, 8)),
     "fsdp2": found(all_gather=(7, 2 * WEIGHTS - ROOT_UNIT), reduce_scatter=(4, WEIGHTS), all_reduce=(1, 4 * 91)),
 }
@@ -143,8 +144,9 @@ def test_a_launcher_says_who_this_process_is(monkeypatch, capsys):
 
 
 def flags(**values):
-    defaults = {"ranks": [1, 2], "length": 64, "documents": 2, "rounds": 2, "steps": 1, "engines": list(COMPARED)}
-    return argparse.Namespace(**defaults | {"counted": [8], "shape": scaling.TINY, "cached_fields": {}} | values)
+    defaults = {"ranks": [1, 2], "length": 64, "documents": 2, "rounds": 2, "steps": 1, "counted": [8]}
+    defaults |= {"engines": [*COMPARED, PEER], "shape": scaling.TINY, "cached_fields": {}}
+    return argparse.Namespace(**defaults | values)
 
 
 def is_timed(trial, variant, ranks=2):
@@ -153,13 +155,13 @@ def is_timed(trial, variant, ranks=2):
 
 # Made-up rates, in documents' tokens per second and process. Two independent processes disturb each other a little, and
 # an engine communicates besides: two factors below 1 and unlike each other, so that a share of the wrong base shows.
-RATE, SIDE_BY_SIDE, WITH_ENGINE = 100, 0.97, 0.98
+RATE, SIDE_BY_SIDE, WITH_ENGINE, WITH_PEER = 100, 0.97, 0.98, 0.75
 
 
 def result_of(settings, *, slow=None):
     """A made-up result: ideal but for the two factors; the engine `slow` takes twice as long."""
     variant, ranks = settings["variant"], settings["ranks"]
-    rate = RATE * (1 if ranks == 1 else SIDE_BY_SIDE) * (WITH_ENGINE if variant in COMPARED else 1)
+    rate = RATE * (1 if ranks == 1 else SIDE_BY_SIDE) * {ALONE: 1, PEER: WITH_PEER}.get(variant, WITH_ENGINE)
     seconds = settings["documents"] / ranks * settings["length"] / rate * (2 if variant == slow else 1)
     count = {"collectives": EXPECTED.get(variant), "state_bytes": bytes_of(variant, ranks)}
     one = {"counted": [count] * len(settings["counted"]), "seconds": [seconds] * settings["steps"]}
@@ -174,7 +176,7 @@ def bytes_of(variant, ranks):
 def test_the_plan_has_every_engine_in_every_round():
     timed = [trial for trial in scaling.plan(flags()) if trial.settings["steps"]]
     names = [(each.settings["variant"], each.settings["ranks"], each.settings["documents"]) for each in timed]
-    of_a_round = [(ALONE, 1, 1), (ALONE, 1, 2), (ALONE, 2, 2), *((variant, 2, 2) for variant in COMPARED)]
+    of_a_round = [(ALONE, 1, 1), (ALONE, 1, 2), (ALONE, 2, 2), *((variant, 2, 2) for variant in (*COMPARED, PEER))]
     assert names == of_a_round * 2
     counted = [trial.settings for trial in scaling.plan(flags()) if trial.settings["fake"]]
     assert [(each["ranks"], each["steps"]) for each in counted] == [(2, 0)] * 5 + [(8, 0)] * 5
@@ -187,6 +189,7 @@ def test_tables_and_plot_say_what_was_measured(tmp_path):
     assert "| 2 | 2 | independent processes | 168.9 (168.9–168.9) | 194 | – | 0.970 | – |" in text
     assert "| 2 | 2 | ZeRO-3 | 172.4 (172.4–172.4) | 190 | 0.980 | 0.951 | 0.951 |" in text
     assert "| 2 | DDP | measured | 2: 1 all-reduce, 1 broadcast | 0.2 | 0.2 (0.2) | 0.2 (0.2) | 0.4 (0.4) |" in text
+    assert "| 2 | 2 | ZeRO-2, plain two-phase caching | 225.2 (225.2–225.2) | 0.765 | 3 |" in text
     assert text.count("| counted, not timed |") == 10
     scaling_plots.draw(rows, tmp_path / "scaling.png")
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
@@ -200,7 +203,7 @@ def test_the_benchmark_from_flags_to_files(tmp_path, monkeypatch, capsys):
     assert scaling.main() == 0
     assert capsys.readouterr().out.count("PASS") == 5 + 4 + 10 + 1
     assert {path.name for path in tmp_path.iterdir()} == {"scaling.md", "scaling.json", "scaling.png"}
-    assert (tmp_path / "scaling.md").read_text(encoding="utf-8").count("\n| 2 | 2 |") == 1 + len(COMPARED)
+    assert (tmp_path / "scaling.md").read_text(encoding="utf-8").count("\n| 2 | 2 |") == 1 + len(COMPARED) + 1
 
 
 def failing(rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,8 +45,8 @@ def test_known_layouts_need_no_column_flags(serve: Any, name: str) -> None:
     assert row["summary"] == "gist" and row["text"].endswith("document")
 
 
-def test_unknown_layout_takes_the_first_two_columns(serve: Any) -> None:
-    hub = serve([{"a": "x", "b": "y", "c": "z"}], "train", "dev", "test")
+def test_unknown_layouts_columns_are_chosen_by_name(serve: Any) -> None:
+    hub = serve([{"id": "w", "c": "z", "summary": "y", "article": "x"}], "train", "dev", "test")
     splits = load_splits(DataArguments(dataset_name="some/set", dataset_config_name="v1", prefix_column="c"))
     assert hub.asked == {"path": "some/set", "name": "v1"}
     assert list(splits) == ["train", "test"]
@@ -65,6 +66,22 @@ def test_qmsum_queries_become_prefixes(serve: Any) -> None:
     assert row == {"text": "A: hello", "summary": "Nothing.", "prefix": "What was decided?"}
     with pytest.raises(ValueError, match=r"expected '<s> query</s> document', found 'no query'"):
         unpack_query("no query")
+
+
+@pytest.mark.parametrize("cell", [{"one": "a"}, [["a"]], 3, [3]])
+def test_what_is_neither_text_nor_lists_of_text_is_refused(serve: Any, cell: Any) -> None:
+    serve([{"text": "a", "summary": cell}])
+    with pytest.raises(ValueError, match="some/set, train: the summary, column 'summary', must hold text or lists"):
+        load_splits(DataArguments(dataset_name="some/set"))
+
+
+def test_a_folder_that_save_to_disk_wrote_is_loaded(tmp_path: Path) -> None:
+    rows = Dataset.from_list([{"text": "a", "summary": "b"}])
+    rows.save_to_disk(tmp_path / "one")
+    DatasetDict({"validation": rows}).save_to_disk(tmp_path / "many")
+    for name, split in (("one", "train"), ("many", "validation")):
+        splits = load_splits(DataArguments(dataset_name=str(tmp_path / name)))
+        assert splits[split].to_list() == rows.to_list()
 
 
 def test_rows_without_a_summary_are_left_out_and_counted(serve: Any, caplog: pytest.LogCaptureFixture) -> None:

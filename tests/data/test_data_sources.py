@@ -111,10 +111,23 @@ GOOD = '{"text": "a", "summary": "b"}\n'
         ("a.jsonl", GOOD + '\n{"text": " \\n", "summary": "b"}', {}, r"a.jsonl, line 3: column 'text' is empty"),
         ("a.jsonl", GOOD, {"text_column": "body"}, r"no column 'body' for the text; the columns are text, summary"),
         ("a.jsonl", GOOD, {"prefix_column": "q"}, r"a.jsonl: no column 'q' for the prefix; the columns are text, su"),
-        ("a.jsonl", GOOD, {"text_column": "summary"}, r"column 'summary' is both document and summary"),
-        ("a.jsonl", '{"text": "a"}\n', {}, r"a.jsonl: the only column is text"),
+        (
+            "a.jsonl",
+            GOOD,
+            {"text_column": "summary"},
+            r"column is the summary\? Give --summary_column, one of text",
+        ),
+        ("a.jsonl", '{"text": "a"}\n', {}, r"a.jsonl: no column is left for the summary; documents"),
+        ("a.jsonl", '{"a": "a", "b": "b"}\n', {}, r"which column is the text\? Give --text_column, one of a, b"),
+        ("a.jsonl", '{"id": "1", "text": "a", "c": "b"}\n', {}, r"the summary\? Give --summary_column, one of id, c"),
+        ("a.jsonl", '{"article": "1", "text": "a", "summary": "b"}\n', {}, r"the text\? .* one of article, text; no"),
+        ("a.jsonl", GOOD + '{"text": "a\\ud800", "summary": "b"}', {}, r"line 2: column 'text' holds half a character"),
+        ("a.jsonl", GOOD + "[" * 100_000, {}, r"a.jsonl, line 2: not valid JSON"),
+        ("a.csv", "text,summary\na,b\nc,d,e\n", {}, r"a.csv, line 3: 3 fields, but the header names 2 columns \(text"),
+        ("a.csv", ",text,summary\n0,a,b\n", {}, r"a.csv, line 1: column 1 has no name; if it is an index"),
+        ("a.csv", "text,summary,text\na,b,c\n", {}, r"a.csv, line 1: two columns are called 'text'"),
         ("a.csv", 'text,summary\n"a\nb",c\nd,\n', {}, r"a.csv, line 4: column 'summary' is empty"),
-        ("a.csv", "text,summary\na\n", {}, r"a.csv, line 2: column 'summary' must hold text, not NoneType"),
+        ("a.csv", "text,summary\na\n", {}, r"a.csv, line 2: 1 fields, but the header names 2 columns"),
         ("a.csv", 'text,summary\na,b\n"c', {}, r"a.csv, line 3: not valid CSV"),
         ("a.parquet", "PAR", {}, r"a.parquet: not a Parquet file"),
     ],
@@ -130,8 +143,36 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     for name, start in (("a.jsonl", GOOD), ("a.csv", "text,summary\n")):
         path = tmp_path / name
         path.write_bytes(start.encode() + b"\xff\xfe,b\n")
-        with pytest.raises(ValueError, match=f"{name}, line 2: not valid"):
+        with pytest.raises(ValueError, match=f"{name}, line 2: not "):
             load_splits(DataArguments(train_file=str(path)))
+
+
+def test_the_line_that_is_no_text_is_named_and_not_the_one_that_decoding_reads_ahead_of(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"text,summary\n" + b"a,b\n" * 5_000 + b"\xff,b\n")
+    with pytest.raises(ValueError, match="a.csv, line 5002: not UTF-8"):
+        load_splits(DataArguments(train_file=str(path)))
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.csv", "text,summary\na,b\n"), ("a.jsonl", GOOD)])
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    splits = load_splits(DataArguments(train_file=str(tmp_path / name), text_column="text"))
+    assert splits["train"].to_list() == [{"text": "a", "summary": "b"}]
+
+
+def test_columns_are_chosen_by_name_wherever_they_stand(tmp_path: Path) -> None:
+    rows = [{"text": "a", "summary": "b"}, {"summary": "b", "text": "a"}, {"id": 7, "Summary": "b", "article": "a"}]
+    for row in rows:
+        splits = load_splits(DataArguments(train_file=write(tmp_path / "train.jsonl", [row])))
+        assert splits["train"].to_list() == [{"text": "a", "summary": "b"}]
+
+
+def test_splits_must_have_the_same_columns(tmp_path: Path) -> None:
+    one = write(tmp_path / "train.jsonl", [{"text": "a", "summary": "b"}])
+    other = write(tmp_path / "dev.jsonl", [{"article": "a", "summary": "b"}])
+    with pytest.raises(ValueError, match=r"dev.jsonl: the text would be column 'article', but 'text' in .*train"):
+        load_splits(DataArguments(train_file=one, validation_file=other))
 
 
 def test_bad_parquet_rows_are_named(tmp_path: Path) -> None:

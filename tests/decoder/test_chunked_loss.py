@@ -12,8 +12,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.trainer_pt_utils import LabelSmoother
 
-from cached_ds.decoder import chunked_loss as chunked
-from cached_ds.decoder.chunked_loss import ChunkedHead, attach_loss, detach_loss, has_chunked_loss
+from cached_ds.decoder.chunked_loss import ChunkedHead, Request, attach_loss, detach_loss, has_chunked_loss
+from cached_ds.settings import device_sizes
 from helpers import engines, tiny
 from helpers.compare import EXACT, gradients, worst_error
 from helpers.engines import FP32
@@ -24,7 +24,7 @@ TARGET = 7  # 2 x 7 positions: five chunks of three, the last one ragged
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(chunked, "LOGITS_PER_CHUNK", 3 * tiny.VOCABULARY + 5)
+    monkeypatch.setattr(device_sizes, "logits_per_chunk", lambda _: 3 * tiny.VOCABULARY + 5)
 
 
 def make(family="bart", dtype=torch.float64):
@@ -64,7 +64,7 @@ def test_loss_and_gradients_are_hugging_faces(family):
 
 @pytest.mark.parametrize("logits", [1, 10**9])
 def test_one_position_at_a_time_and_all_at_once(logits, monkeypatch):
-    monkeypatch.setattr(chunked, "LOGITS_PER_CHUNK", logits)
+    monkeypatch.setattr(device_sizes, "logits_per_chunk", lambda _: logits)
     model, ours = make()
     check(ours, model, ours(**batch_of()).loss, model(**batch_of()).loss)
 
@@ -242,7 +242,7 @@ def test_nothing_of_the_logits_size_is_kept_for_backward():
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.shape) or tensor, lambda t: t):
         states = ours.model(batch["input_ids"], decoder_input_ids=batch["labels"].clamp(min=0)).last_hidden_state
         before = len(kept)
-        ours.lm_head.request = chunked.Request(batch["labels"], smoothing=0.1, num_items=None, bias=None)
+        ours.lm_head.request = Request(batch["labels"], smoothing=0.1, num_items=None, bias=None)
         ours.lm_head(states)
     assert {tuple(shape) for shape in kept[before:]} == {(120, tiny.WIDTH), (120,), (tiny.VOCABULARY, tiny.WIDTH), ()}
 
@@ -282,7 +282,7 @@ def test_another_head_is_left_as_it_is():
 
 def parity_in_chunks(engine, change):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunked, "LOGITS_PER_CHUNK", 3 * tiny.VOCABULARY)
+        patch.setattr(device_sizes, "logits_per_chunk", lambda _: 3 * tiny.VOCABULARY)
         return engines.parity("bart", engine, 0.1, steps=2, accumulation=2, windows=(1, 2), change=change)
 
 

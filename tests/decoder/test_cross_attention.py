@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import cached_ds.decoder.document_states
 from cached_ds import attach, detach
+from cached_ds.decoder import document_states
 from cached_ds.decoder.cross_attention import Streamed
 from cached_ds.decoder.document_states import DocumentStates
 from cached_ds.decoder.tile_kernels import FlashCpu, Plain, kernel_for, merge_
+from cached_ds.settings import device_sizes
 from helpers import oracle, tiny
 from helpers.compare import EXACT, gradients, worst_error
 from helpers.saved_bytes import SavedBytes
@@ -23,7 +24,7 @@ TILE = 16  # several tiles per document
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(cached_ds.decoder.document_states, "TILE", TILE)
+    monkeypatch.setattr(device_sizes, "tile", lambda _: TILE)
 
 
 def pair(family="bart", *, dropout=0.0, **fields):
@@ -182,13 +183,13 @@ def test_bytes_kept_per_source_token_are_one_copy_of_the_states(dropout):
 
 def test_nothing_of_the_document_outlives_the_backward():
     model, _ = pair()
-    before = set(cached_ds.decoder.document_states._BY_ADDRESS)
+    before = set(document_states._BY_ADDRESS)
     output = model(**tiny.make_batch("bart", (200,)))
     loss = output.loss
     del output
     loss.backward()
     assert not [t for t in gc.get_objects() if type(t) is torch.Tensor and t.numel() == 200 * tiny.WIDTH]
-    assert set(cached_ds.decoder.document_states._BY_ADDRESS) <= before
+    assert set(document_states._BY_ADDRESS) <= before
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

@@ -11,13 +11,14 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from cached_ds.decoder import tile_kernels
-from cached_ds.decoder.tile_kernels import FlashCuda, Plain
+from cached_ds.decoder.tile_kernels import EfficientCuda, FlashCuda, Plain
 from cached_ds.replay.sums import sum_dtype
 
 HEADS, TARGETS, SOURCES = 2, 7, 50
 HALF = (torch.bfloat16, torch.float16)
 KERNELS = {  # a kernel that runs on a GPU -> the types and head widths that it is chosen for
     FlashCuda: (HALF, (8, 64, 128)),
+    EfficientCuda: ((*HALF, torch.float32), (12, 64)),
     Plain: ((*HALF, torch.float32, torch.float64), (12, 64)),
 }
 CASES = [(kind, dtype, width) for kind, (dtypes, widths) in KERNELS.items() for dtype in dtypes for width in widths]

@@ -1,4 +1,4 @@
-"""ROUGE as `run_summarization.py` reports it."""
+"""ROUGE as `run_summarization.py` reports it, and of texts in other scripts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rouge_score import rouge_scorer
 from transformers import AutoTokenizer, EvalPrediction
 
 from cached_ds.evaluation.metrics import one_sentence_a_line, rouge, summary_metrics
+from cached_ds.evaluation.words import UnicodeWords
 from lab import workshop
 
 
@@ -33,6 +34,32 @@ def test_lsum_sees_sentences():
 
 def test_sentences_stand_on_lines():
     assert one_sentence_a_line(" One. Two?  Three! 3.5 is no end ") == "One.\nTwo?\nThree!\n3.5 is no end"
+    assert one_sentence_a_line("流。轻。") == "流。\n轻。"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("河流向北流。石头很轻。", 9),
+        ("река течёт на север. камень лёгкий.", 6),
+        ("नदी उत्तर की ओर बहती है।", 6),
+        ("النهر يجري شمالا", 3),
+        ("The cat, 3 dogs", 4),
+    ],
+)
+def test_a_text_in_any_script_equals_itself(text, words, caplog):
+    assert len(UnicodeWords().tokenize(text)) == words
+    assert min(rouge([text], [text], tokenizer="unicode").values()) == pytest.approx(100)
+    assert rouge([text], ["another one"], tokenizer="unicode")["rouge1"] == 0
+    assert not caplog.records
+
+
+def test_texts_that_the_tokenizer_for_english_drops_are_told_of(caplog):
+    assert rouge(["река течёт"], ["река течёт"])["rouge1"] == 0
+    assert "drops 100% of the references' letters and digits; use --rouge_tokenizer unicode" in caplog.text
+    caplog.clear()
+    rouge(["a naïve café"], ["a naïve café"])
+    assert not caplog.records
 
 
 def test_padding_does_not_count(tmp_path):

@@ -54,7 +54,7 @@ def oracle_options(config, *, random):
         "window": config.window,
         "overlap": config.overlap,
         "framed": config.frame_windows,
-        "per_pass": config.windows_per_pass,
+        "per_pass": config.windows_per_pass or 1,
         "random": random,
         "global_first": bool(config.global_first_token),
     }

@@ -7,32 +7,23 @@ from __future__ import annotations
 
 import copy
 import math
-from contextlib import contextmanager
 
 import torch
 
 from cached_ds import attach
-from cached_ds.decoder import document_states
 from helpers import oracle, tiny
 from helpers.compare import gradients, whole_error, worst_error
 
 LENGTHS = (100, 37)
 SEEDS = (0, 1, 2)
 CPU = torch.device("cpu")
+PIECES = {"window": tiny.WINDOW, "windows_per_pass": 2, "tile": 16}  # several passes, and several tiles under way
 # Of the encoder's gradients: bfloat16 (8 bits) summed in another order. Other masks give 0.17 or more in every family.
 AUTOCAST = 5e-2
 # Attention weights in bfloat16 from the two passes of a kernel: two roundings of 2**-8, relative to the largest.
 ROUNDED = 2**-6
 # A float32 gradient, all tensors together: hundreds of sums in another order, 6e-8 each.
 FLOAT32 = 1e-5
-
-
-@contextmanager
-def tiles_of(tokens):
-    """Let attached models attend to so many source tokens at a time."""
-    before, document_states.TILE = document_states.TILE, tokens
-    yield
-    document_states.TILE = before
 
 
 def moved(batch, device):
@@ -70,7 +61,7 @@ def _parity(family, dtype, device, seed):
     measure = worst_error if dtype == torch.float64 else whole_error
     model, batch = tiny.make_model(family, seed=seed, dtype=dtype), tiny.make_batch(family, LENGTHS, seed=seed)
     truth = by_oracle(copy.deepcopy(model).double(), batch)
-    ours = step(attach(copy.deepcopy(model), window=tiny.WINDOW, **tiny.recipe(family)).to(device), batch)
+    ours = step(attach(copy.deepcopy(model), **PIECES, **tiny.recipe(family)).to(device), batch)
     full = by_oracle(model.to(device), batch)
     return [measure(moved(each, CPU), truth) for each in (ours, full)]
 
@@ -78,7 +69,7 @@ def _parity(family, dtype, device, seed):
 def dropout_replay(family, device, *, schedule="window", autocast=False):
     """Error of the gradients when every pass runs again with dropout, against those when every graph is kept."""
     model = tiny.make_model(family, dropout=0.1, dtype=torch.float32 if autocast else torch.float64)
-    fields = {"window": tiny.WINDOW, "schedule": schedule, **tiny.recipe(family)}
+    fields = {**PIECES, "schedule": schedule, **tiny.recipe(family)}
     models = [attach(copy.deepcopy(model), recompute=count, **fields).to(device) for count in (0, 1000)]
     found = [step(each, tiny.make_batch(family, LENGTHS), autocast=autocast) for each in models]
     return encoder_error(*found) if autocast else worst_error(*found)
@@ -90,12 +81,11 @@ def encoder_error(found, expected):
 
 
 def offload(place, device, *, schedule="window"):
-    """Error of the gradients with states and their gradient elsewhere, several tiles under way, in float64."""
+    """Error of the gradients with states and their gradient elsewhere, in float64."""
     model, batch = tiny.make_model("bart", dtype=torch.float64), tiny.make_batch("bart", LENGTHS)
-    with tiles_of(16):
-        here = step(attach(copy.deepcopy(model), window=tiny.WINDOW).to(device), batch)
-        away = attach(model, window=tiny.WINDOW, offload=place, schedule=schedule).to(device)
-        return worst_error(step(away, batch), here)
+    here = step(attach(copy.deepcopy(model), **PIECES).to(device), batch)
+    away = attach(model, offload=place, schedule=schedule, **PIECES).to(device)
+    return worst_error(step(away, batch), here)
 
 
 def kernel_replay(kernel, device, dtype, *, heads=2, targets=40, width=64):

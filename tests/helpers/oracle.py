@@ -78,8 +78,10 @@ def encode(
     order = sorted(range(len(windows)), key=lambda number: len(windows[number][1]), reverse=True)
     seed = int(torch.randint(2**62, ())) if random else None
     states = {}
-    for begin in range(0, len(order), per_pass):
-        numbers = order[begin : begin + per_pass]
+    while order:
+        longest = len(windows[order[0]][1])
+        numbers = [number for number in order[:per_pass] if 2 * len(windows[number][1]) >= longest]
+        order = order[len(numbers) :]
         group = [windows[number] for number in numbers]
         hidden = encode_group(model, ids, group, seed + numbers[0] if random else None, **attention)
         for slot, (row, read, kept) in enumerate(group):

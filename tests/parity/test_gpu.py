@@ -11,7 +11,7 @@ from cached_ds import attach
 from cached_ds.decoder.tile_kernels import FlashCuda, Plain, kernel_for
 from helpers import on_device, tiny
 from helpers.compare import EXACT
-from helpers.on_device import AUTOCAST, ROUNDED, step
+from helpers.on_device import AUTOCAST, PIECES, ROUNDED, step
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
@@ -31,7 +31,7 @@ def test_recomputed_passes_drop_the_same_units_as_kept_ones(autocast, schedule):
 
 
 def test_the_callers_generators_are_left_alone():
-    model = attach(tiny.make_model("bart", dropout=0.1), window=tiny.WINDOW).cuda()
+    model = attach(tiny.make_model("bart", dropout=0.1), **PIECES).cuda()
     batch = on_device.moved(tiny.make_batch("bart", [100, 37]), CUDA)
     states = []
     for _ in range(2):
@@ -45,7 +45,7 @@ def test_the_callers_generators_are_left_alone():
 
 
 def test_backward_never_waits_for_the_device():
-    model = attach(tiny.make_model("bart", dropout=0.1), window=tiny.WINDOW).cuda()
+    model = attach(tiny.make_model("bart", dropout=0.1), **PIECES).cuda()
     loss = model(**on_device.moved(tiny.make_batch("bart", [100, 37]), CUDA)).loss
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -62,7 +62,7 @@ def test_offloaded_states_give_the_same_gradients(place, schedule):
 
 @pytest.mark.parametrize("place", ["cpu", "disk"])
 def test_offloaded_states_are_on_the_host(place):
-    model = attach(tiny.make_model("bart"), window=tiny.WINDOW, offload=place).cuda()
+    model = attach(tiny.make_model("bart"), offload=place, **PIECES).cuda()
     batch = on_device.moved(tiny.make_batch("bart", [100, 37]), CUDA)
     del batch["labels"]
     states = model.get_encoder()(**batch).last_hidden_state
@@ -88,7 +88,6 @@ def test_the_fused_kernel_is_used_in_half_precision_and_replays_its_dropout(drop
 def test_streamed_attention_with_dropout_is_the_same_with_keys_and_values_kept(dropout):
     batch = tiny.make_batch("bart", [100, 37])
     model = tiny.make_model("bart", dropout=dropout)
-    with on_device.tiles_of(32):
-        streamed = attach(copy.deepcopy(model), window=tiny.WINDOW).cuda()
-        kept = attach(model, window=tiny.WINDOW, recompute="auto", memory_budget="1GB").cuda()
-        assert on_device.encoder_error(*(step(each, batch, autocast=True) for each in (streamed, kept))) < AUTOCAST
+    streamed = attach(copy.deepcopy(model), **PIECES).cuda()
+    kept = attach(model, **PIECES, recompute="auto", memory_budget="1GB").cuda()
+    assert on_device.encoder_error(*(step(each, batch, autocast=True) for each in (streamed, kept))) < AUTOCAST

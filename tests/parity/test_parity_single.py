@@ -62,6 +62,15 @@ def test_a_batch_without_attention_mask():
     assert torch.equal(without, models[1](**batch).loss)
 
 
+@pytest.mark.parametrize("schedule", ["window", "layer"])
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_a_padding_token_inside_a_document_learns_as_it_does_in_hugging_faces_embedding(family, schedule):
+    batch = tiny.make_batch(family, LENGTHS)
+    model = tiny.make_model(family, dtype=torch.float64)
+    batch["input_ids"][0, 20:22] = model.config.pad_token_id
+    assert gradient_error(model, batch, schedule=schedule, **tiny.recipe(family)) < EXACT
+
+
 def test_layers_dropped_at_random_are_dropped_again():
     model = tiny.make_model("bart", dropout=0.1, dtype=torch.float64)
     model.get_encoder().layerdrop = 0.5

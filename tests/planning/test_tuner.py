@@ -13,6 +13,7 @@ from cached_ds import CachedConfig, attach
 from cached_ds.attachment import windowed_encoder
 from cached_ds.planning import budget
 from cached_ds.planning.budget import Budget, fastest_windows_per_pass, free_bytes, graph_bytes
+from cached_ds.settings import device_sizes
 from helpers import oracle, tiny
 from helpers.compare import EXACT, gradients, worst_error
 
@@ -45,6 +46,29 @@ def test_gradients_are_those_of_the_full_graph(windows, limit, expected):
     model = attached(windows_per_pass=windows, recompute="auto", memory_budget=limit)
     assert worst_error(step(model), expected) < EXACT
     assert worst_error(step(model), expected) < EXACT  # from the second on, free memory is measured
+
+
+@pytest.mark.parametrize(("limit", "schedule", "passes"), [("1GB", "window", 3 + 1), (1, "window", 9), (1, "layer", 4)])
+def test_by_default_a_pass_has_as_many_windows_as_such_a_device_is_given_and_as_fit(
+    limit, schedule, passes, expected, monkeypatch
+):
+    monkeypatch.setattr(device_sizes, "windows_per_pass", lambda *_: 3)
+    model = attached(memory_budget=limit, schedule=schedule)
+    assert worst_error(step(model), expected) < EXACT
+    counters, before = (
+        windowed_encoder(model)._cached_ds.counters,
+        windowed_encoder(model)._cached_ds.counters.encoder_forwards,
+    )
+    model.eval()(**BATCH)
+    assert counters.encoder_forwards - before == passes
+
+
+def test_a_gpu_is_given_more_at_one_time_than_a_cpu():
+    gpu = torch.device("cuda")
+    assert [device_sizes.windows_per_pass(each, 1024) for each in (CPU, gpu)] == [1, 32]
+    assert device_sizes.windows_per_pass(gpu, 2**20) == 1
+    assert device_sizes.tile(gpu) > device_sizes.tile(CPU)
+    assert device_sizes.logits_per_chunk(gpu) > device_sizes.logits_per_chunk(CPU)
 
 
 def test_keys_and_values_are_kept_where_memory_is_ample_and_replayed_with_dropout():

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from cached_ds import attach
-from cached_ds.decoder import document_states
 from cached_ds.decoder.cross_attention import Streamed
 from cached_ds.encoder.layered import Replayed
 from helpers import tiny
@@ -23,8 +22,7 @@ def most_alive(monkeypatch, owner, name, which, **fields):
         seen.append(weakref.ref(arguments[which]))
         return inner(*arguments, **more)
 
-    monkeypatch.setattr(document_states, "TILE", 8)
-    model = attach(tiny.make_model("bart"), window=tiny.WINDOW, **fields)
+    model = attach(tiny.make_model("bart"), window=tiny.WINDOW, tile=8, **fields)
     monkeypatch.setattr(owner, name, watched)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = model(**tiny.make_batch("bart", (200,))).loss

@@ -13,7 +13,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 from cached_ds import attach
 from cached_ds.decoder.cross_attention import _readable
 from cached_ds.replay import offload
-from cached_ds.replay.offload import Conveyor, zeros, zeros_like
+from cached_ds.replay.offload import Accumulator, Conveyor, empty, empty_like, zero_gaps_
 from cached_ds.settings.config import OFFLOADS
 from helpers import oracle, tiny
 from helpers.compare import EXACT, gradients, worst_error
@@ -23,7 +23,7 @@ MIB = 2**20
 
 
 def buffer(offload, rows=100, width=8, folder=None):
-    return zeros((rows, width), dtype=torch.float32, device=CPU, offload=offload, folder=folder)
+    return empty((rows, width), dtype=torch.float32, device=CPU, offload=offload, folder=folder)
 
 
 def resident():
@@ -36,9 +36,12 @@ def test_what_is_stored_and_added_is_loaded(offload):
     spans = [slice(60, 100), slice(0, 1), slice(1, 60)]
     for span in spans:
         conveyor.store(values[span], found, span)
-    conveyor.add(torch.ones(5, 8), found, slice(58, 63))
+    more = [slice(58, 63), slice(0, 2)]
+    accumulator = Accumulator(conveyor, found, more, is_new=False)
+    for span in more:
+        accumulator.add(torch.ones(span.stop - span.start, 8))
+        values[span] += 1
     conveyor.finish()
-    values[58:63] += 1
     assert all(torch.equal(part, values[span]) for part, span in zip(conveyor.load(found, spans), spans, strict=True))
     assert torch.equal(found, values)
 
@@ -47,11 +50,22 @@ def test_what_is_stored_and_added_is_loaded(offload):
 def test_a_second_buffer_is_in_the_same_place(offload, tmp_path):
     first = buffer(offload, folder=str(tmp_path))
     first.fill_(3)
-    second = zeros_like(first)
+    second = empty_like(first)
     names = [each.untyped_storage().filename for each in (first, second)]
-    assert torch.equal(second, torch.zeros_like(first))
+    assert second.shape == first.shape and second.data_ptr() != first.data_ptr()
     assert all((name is not None and name.startswith(str(tmp_path))) == (offload == "disk") for name in names)
     assert names[0] != names[1] or offload != "disk"
+
+
+@pytest.mark.parametrize("offload", OFFLOADS)
+def test_a_new_buffer_is_written_and_its_gaps_are_zero(offload):
+    found, conveyor = buffer(offload).fill_(3), Conveyor(CPU)
+    spans = [slice(60, 90), slice(1, 60)]
+    zero_gaps_(found, spans)
+    accumulator = Accumulator(conveyor, found, spans, is_new=True)
+    for span in spans:
+        accumulator.add(torch.ones(span.stop - span.start, 8))
+    assert torch.equal(found[1:90], torch.ones(89, 8)) and not found[0].any() and not found[90:].any()
 
 
 def test_a_mapped_file_has_no_name_left(tmp_path):
@@ -63,7 +77,7 @@ def test_a_mapped_file_has_no_name_left(tmp_path):
 
 def test_resident_memory_does_not_grow_with_a_mapped_file():
     size, step, conveyor = 128 * MIB // 4, MIB // 4, Conveyor(CPU)
-    mapped = zeros((size,), dtype=torch.float32, device=CPU, offload="disk")
+    mapped = empty((size,), dtype=torch.float32, device=CPU, offload="disk")
     spans = [slice(begin, begin + step) for begin in range(0, size, step)]
     before = resident()
     for number, span in enumerate(spans):

@@ -31,7 +31,7 @@ def test_summarize_reads_the_whole_file(tmp_path, capsys):
     importlib.import_module("deepspeed")  # whose first import in a process prints which accelerator it found
     capsys.readouterr()
     folder = workshop.build(tmp_path)
-    text = " ".join(workshop.WORDS * 4)
+    text = " ".join(workshop.WORDS * 4) + " </s> <s>"  # characters, as in training, and no special tokens
     (tmp_path / "a.txt").write_text(text)
     arguments = [str(folder / "model"), str(tmp_path / "a.txt"), "--window", "16", "--max_target_length", "9"]
     assert main(["summarize", *arguments]) == 0
@@ -43,7 +43,7 @@ def test_summarize_reads_the_whole_file(tmp_path, capsys):
 def summary_by_the_oracle(folder, text):
     model = AutoModelForSeq2SeqLM.from_pretrained(folder / "model").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
-    inputs = tokenizer(text, return_tensors="pt")
+    inputs = tokenizer(text, return_tensors="pt", split_special_tokens=True)
     hidden = oracle.encode(model, inputs["input_ids"], inputs["attention_mask"], window=16)
     tokens = model.generate(encoder_outputs=(hidden,), max_length=9)
     return tokenizer.decode(tokens[0], skip_special_tokens=True).strip()

@@ -107,7 +107,7 @@ def test_windows_are_full_and_framed(case):
             continue
         tokens = list(range(document.start, document.start + document.length))
         for window in windows:
-            positions = window.positions()
+            positions = window.positions().tolist()
             assert positions[: document.head] == tokens[: document.head]
             assert positions[len(positions) - document.tail :] == tokens[len(tokens) - document.tail :]
 
@@ -118,8 +118,8 @@ def test_windows_are_those_of_the_oracle(case):
     expected = oracle.windows_of_batch(
         case.mask, window=case.window, head=case.head, tail=case.tail, overlap=case.overlap, prefix=case.prefix
     )
-    found = [window.positions() for window in case.windows()]
-    kept = [window.positions()[window.first : window.last] for window in case.windows()]
+    found = [window.positions().tolist() for window in case.windows()]
+    kept = [window.positions()[window.first : window.last].tolist() for window in case.windows()]
     assert found == [[row * length + token for token in read] for row, read, _ in expected]
     assert kept == [[row * length + token for token in states] for row, _, states in expected]
 
@@ -129,16 +129,23 @@ def test_passes_hold_every_window_once_longest_first(case):
     passes = case.passes()
     assert sum(len(layout.tokens) for layout in passes) == len(case.windows())
     assert len({layout.index for layout in passes}) == len(passes)
-    assert all(len(layout.tokens) == case.windows_per_pass for layout in passes[:-1])
     widths = [layout.tokens.shape[1] for layout in passes]
     assert widths == sorted(widths, reverse=True)
 
 
+@given(cases())
+def test_a_pass_ends_when_it_is_full_or_the_next_window_is_less_than_half_as_long(case):
+    lengths = [(layout.tokens >= 0).sum(dim=1).tolist() for layout in case.passes()]
+    assert all(2 * min(each) >= max(each) and len(each) <= case.windows_per_pass for each in lengths)
+    for one, following in itertools.pairwise(lengths):
+        assert len(one) == case.windows_per_pass or 2 * following[0] < one[0]
+
+
 def test_a_pass_gathers_values_and_fills_empty_slots():
-    ids = torch.tensor([[10, 11, 12, 99], [20, 99, 99, 99]])
+    ids = torch.tensor([[10, 11, 12, 99], [20, 21, 99, 99]])
     windows = [w for d in find_documents((ids < 99).long()) for w in cut(d, window=4, overlap=0)]
     (layout,) = lay_out_passes(windows, windows_per_pass=2)
-    assert layout.gather(ids, -7).tolist() == [[10, 11, 12], [20, -7, -7]]
+    assert layout.gather(ids, -7).tolist() == [[10, 11, 12], [20, 21, -7]]
     assert not layout.full
 
 

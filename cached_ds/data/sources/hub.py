@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict, Features, Value, load_dataset
+from datasets import DatasetDict, Features, LargeList, List, Value, load_dataset, load_from_disk
 
 from cached_ds.data.arguments import FILE_FIELDS, DataArguments
 from cached_ds.data.columns import Columns, choose_columns
 
 logger = logging.getLogger(__name__)
+TEXTS = ("string", "large_string", "string_view", "null")
 PARQUET_EXPORT = "refs/convert/parquet"
 _BATCH = 16
 
@@ -63,6 +65,8 @@ def load_hub(arguments: DataArguments) -> DatasetDict:
 
 
 def _download(name: str, config_name: str | None, *, exported: bool) -> DatasetDict:
+    if any(Path(name, file).is_file() for file in ("dataset_dict.json", "state.json")):
+        return _from_disk(name)
     place = {"data_dir": config_name, "revision": PARQUET_EXPORT} if exported else {"name": config_name}
     try:
         return load_dataset(name, **place)
@@ -73,9 +77,17 @@ def _download(name: str, config_name: str | None, *, exported: bool) -> DatasetD
         ) from error
 
 
+def _from_disk(folder: str) -> DatasetDict:
+    """The data set in a folder that `save_to_disk` wrote; a single split is the training documents."""
+    found = load_from_disk(folder)
+    return found if isinstance(found, DatasetDict) else DatasetDict({"train": found})
+
+
 def _reduce(rows: Any, arguments: DataArguments, layout: HubLayout | None, where: str) -> Any:
     known = layout.columns if layout else None
     columns = choose_columns(arguments, available=rows.column_names, where=where, known=known)
+    for role, column in columns.roles().items():
+        _check_type(rows.features[column], column, f"{where}: the {role}")
     packed = layout is not None and layout.packed_query and columns.text == layout.columns.text
     packed = packed and arguments.prefix_column is None and arguments.source_prefix is None
     names = [*columns.roles(), *(["prefix"] if packed else [])]
@@ -90,6 +102,13 @@ def _reduce(rows: Any, arguments: DataArguments, layout: HubLayout | None, where
     return _drop_empty(reduced, where)
 
 
+def _check_type(feature: Any, column: str, where: str) -> None:
+    """Refuse a column that holds anything but text, or lists of it."""
+    inner = feature.feature if isinstance(feature, List | LargeList) else feature
+    if not (isinstance(inner, Value) and inner.dtype in TEXTS):
+        raise ValueError(f"{where}, column {column!r}, must hold text or lists of text, not {feature}")
+
+
 def _to_text(row: dict[str, Any], *, roles: dict[str, str], packed: bool) -> dict[str, str]:
     texts = {role: _as_text(row[column]) for role, column in roles.items()}
     if packed:
@@ -100,7 +119,7 @@ def _to_text(row: dict[str, Any], *, roles: dict[str, str], packed: bool) -> dic
 def _as_text(cell: str | list[str] | None) -> str:
     if cell is None:
         return ""
-    return cell if isinstance(cell, str) else "\n".join(cell)
+    return cell if isinstance(cell, str) else "\n".join(part for part in cell if part is not None)
 
 
 def unpack_query(packed: str) -> tuple[str, str]:

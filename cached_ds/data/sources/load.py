@@ -12,7 +12,7 @@ from typing import Any
 from datasets import DatasetDict
 
 from cached_ds.data.arguments import DataArguments
-from cached_ds.data.columns import choose_columns
+from cached_ds.data.columns import check_same, choose_columns
 from cached_ds.data.sources.hub import load_hub
 from cached_ds.data.sources.keyfacts import load_keyfacts
 from cached_ds.data.sources.local_files import check_file, file_columns, load_file
@@ -41,15 +41,14 @@ def _load_all(arguments: DataArguments) -> DatasetDict:
 
 
 def _load_files(arguments: DataArguments) -> DatasetDict:
+    files = arguments.files()
     columns = {
-        split: choose_columns(arguments, available=file_columns(path), where=str(path))
-        for split, path in arguments.files().items()
+        split: choose_columns(arguments, available=file_columns(path), where=str(path)) for split, path in files.items()
     }
-    for split, path in arguments.files().items():
+    check_same(columns, {split: str(path) for split, path in files.items()})
+    for split, path in files.items():
         check_file(path, columns[split])
-    return DatasetDict(
-        {split: load_file(path, columns[split], split=split) for split, path in arguments.files().items()}
-    )
+    return DatasetDict({split: load_file(path, columns[split], split=split) for split, path in files.items()})
 
 
 def _refuse_columns(arguments: DataArguments) -> None:

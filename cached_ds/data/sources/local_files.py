@@ -6,6 +6,7 @@ Each record comes with its location, for error messages.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import sys
@@ -33,7 +34,7 @@ def file_columns(path: Path) -> list[str]:
         ValueError: the file is empty, or `read_records` refuses it.
     """
     for _, record in read_records(path):
-        return list(record)
+        return [str(name) for name in record]
     raise ValueError(f"{path}: the file is empty; it must hold at least one document")
 
 
@@ -73,6 +74,10 @@ def _check_value(record: Mapping[str, Any], column: str, *, role: str, where: st
     value = record[column]
     if not isinstance(value, str):
         raise ValueError(f"{where}: column {column!r} must hold text, not {type(value).__name__}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{where}: column {column!r} holds half a character ({error.reason})") from error
     if role != "prefix" and not value.strip():
         raise ValueError(f"{where}: column {column!r} is empty; every document and every summary must have text")
 
@@ -99,8 +104,8 @@ def _read_json_lines(path: Path) -> Iterator[Record]:
 
 def _parse_json(line: bytes, *, where: str) -> dict[str, Any]:
     try:
-        record = json.loads(line.decode("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        record = json.loads(line.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{where}: not valid JSON ({error}); a file has one JSON object per line") from error
     if not isinstance(record, dict):
         raise ValueError(f"{where}: a JSON {type(record).__name__}; a file has one JSON object per line")
@@ -108,15 +113,53 @@ def _parse_json(line: bytes, *, where: str) -> dict[str, Any]:
 
 
 def _read_csv(path: Path) -> Iterator[Record]:
-    with _fields_of_any_length(), path.open(encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(lines, strict=True)
-        start = 2
+    with _fields_of_any_length(), path.open(encoding="utf-8-sig", newline="") as lines:
+        reader, start = csv.reader(lines, strict=True), 1
+        names: list[str] = []
         try:
-            for record in reader:
-                yield f"line {start}", record
-                start = reader.line_num + 1
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}, line {start}: not valid CSV in UTF-8 ({error})") from error
+            for fields in reader:
+                where, start = f"line {start}", reader.line_num + 1
+                if not names:
+                    names = _checked_header(fields, f"{path}, {where}")
+                elif fields:
+                    yield where, _row(names, fields, f"{path}, {where}")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}, line {_undecodable_line(path)}: not UTF-8 ({error.reason})") from error
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {start}: not valid CSV ({error})") from error
+
+
+def _checked_header(names: list[str], where: str) -> list[str]:
+    """The names of the columns, of which none is empty or given twice."""
+    for number, name in enumerate(names, start=1):
+        if not name.strip():
+            raise ValueError(
+                f"{where}: column {number} has no name; if it is an index, write the file without one (index=False)"
+            )
+        if name in names[: number - 1]:
+            raise ValueError(f"{where}: two columns are called {name!r}")
+    return names
+
+
+def _row(names: list[str], fields: list[str], where: str) -> dict[str, str]:
+    """The fields by column."""
+    if len(fields) != len(names):
+        raise ValueError(
+            f"{where}: {len(fields)} fields, but the header names {len(names)} columns ({_listed(names)}); text with "
+            "commas or line breaks needs quotes around it"
+        )
+    return dict(zip(names, fields, strict=True))
+
+
+def _undecodable_line(path: Path) -> int:
+    """The first line that is not UTF-8; decoding reads ahead, and so stops at an earlier one."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    raise AssertionError("every line is UTF-8")
 
 
 @contextmanager
