@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What DeepSpeed compiles for the CPU is built once, here, and not in a cache that other clones rebuild or leave locked.
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 
-.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches compat docs clean
+.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches gpu compat docs clean
 
 install: $(STAMP)
 
@@ -77,6 +77,10 @@ launches: install
 # The oldest and the newest releases that are tested, each in an environment over .venv; torch takes about 7 GB in each.
 compat: install
 	$(PYTHON) tests/versions/compat.py $(FLAGS)
+
+# On a cluster's own python too: torch, transformers, accelerate and pytest are all it needs.
+gpu:
+	$(or $(wildcard $(PYTHON)),python3) benchmarks/gpu.py $(FLAGS)
 
 # MkDocs 2 will not run this theme; the pins keep MkDocs 1, so the theme's notice about it is switched off.
 docs: install

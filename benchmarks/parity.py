@@ -6,8 +6,9 @@ Two ranks, one with documents of 1 window and one with 37, two padded documents 
 three steps, dropout off and on. An entry is the worst relative error of any parameter (or loss) after the three steps.
 Prints the table and PASS or FAIL, writes parity.md and parity.json, exits with 1 above 1e-5.
 
-This is the one script that borrows from tests/: its engines, its oracle, its tiny models and its pool of ranks, so that
-the table shows the very comparison that the parity tests make. tests/ is no package, hence the change of sys.path.
+This script borrows from tests/, as stages/checks.py does: its engines, its oracle, its tiny models and its pool of
+ranks, so that the table shows the very comparison that the parity tests make. tests/ is no package, hence the change of
+sys.path.
 """
 
 from __future__ import annotations

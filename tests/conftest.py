@@ -13,7 +13,6 @@ import torch
 
 from cached_ds.op_locks import extensions_root, remove_stale_locks
 from helpers.rank_pool import RankPool
-from lab import workshop
 from lab.hosts import two_hosts
 from lab.launched_pool import Pools
 from lab.programs import PROGRAMS
@@ -103,10 +102,14 @@ def hosts():
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """A workshop: a small model, its tokenizer and documents on disk; read it, do not write into it."""
+    from lab import workshop  # `make gpu` runs the tests of the device where `datasets` need not be installed
+
     return workshop.build(tmp_path_factory.mktemp("workshop"))
 
 
 @pytest.fixture(scope="session")
 def expected(folder):
     """Weights and losses after the workshop's steps of full backpropagation."""
+    from lab import workshop
+
     return workshop.expected(folder)

@@ -53,14 +53,14 @@ class Benchmark:
         store = Store(folder / f"{self.name}.json", resume=arguments.resume, about=machine.describe())
 
         def write() -> None:
-            self._write_table(self._rows(store), folder)
+            self.write_table(self._rows(store), folder)
 
         trials.run_all(self.plan, machine, store, after_each=write, run=run or trials.run)
         return self.report(self._rows(store), folder)
 
     def report(self, rows: Rows, folder: Path) -> int:
         """Write table and plot, print table, notes and promises; returns 1 where a promise is broken, else 0."""
-        text = self._write_table(rows, folder)
+        text = self.write_table(rows, folder)
         if self.plot is not None:
             self.plot(rows, folder / f"{self.name}.png")
         notes = self.notes(rows) if self.notes else []
@@ -71,7 +71,8 @@ class Benchmark:
     def _rows(self, store: Store) -> Rows:
         return store.rows_of(self.plan) if self.only_planned else store.rows
 
-    def _write_table(self, rows: Rows, folder: Path) -> str:
+    def write_table(self, rows: Rows, folder: Path) -> str:
+        """Write NAME.md; returns its text."""
         folder.mkdir(parents=True, exist_ok=True)
         text = self.table(rows)
         (folder / f"{self.name}.md").write_text(text, encoding="utf-8")

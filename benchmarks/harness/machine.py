@@ -29,13 +29,13 @@ class Machine:
         threads: of the process.
         cores: where they run.
         timeout: seconds after which the process is ended.
-        memory_gib: GiB that the process may allocate.
+        memory_gib: GiB that the process may allocate; None: no limit, since CUDA reserves far more than it uses.
     """
 
     threads: int = 1
     cores: tuple[int, ...] = (0,)
     timeout: float = 3600.0
-    memory_gib: float = 20.0
+    memory_gib: float | None = 20.0
 
     @classmethod
     def from_flags(cls, arguments: argparse.Namespace) -> Machine:
@@ -52,15 +52,17 @@ class Machine:
         """The environment variables of a trial, those of this process among them."""
         threads = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
         quiet = {"TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"}
-        own = {"MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD), "PYTHONPATH": str(BENCHMARKS)}
+        path = f"{BENCHMARKS}{os.pathsep}{BENCHMARKS.parent}"  # cached_ds is this one, installed or not
+        own = {"MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD), "PYTHONPATH": path}
         return {**os.environ, **own, **threads, **quiet}
 
     def confine(self) -> None:
         """In the child, before Python starts: set its cores and memory, and let the kernel end it before any other."""
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a benchmark that is ended leaves no trial behind
         os.sched_setaffinity(0, self.cores)
-        limit = int(self.memory_gib * 2**30)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        if self.memory_gib is not None:
+            limit = int(self.memory_gib * 2**30)
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
     def describe(self) -> dict[str, Any]:

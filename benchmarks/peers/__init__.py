@@ -3,9 +3,9 @@
     step(model, batch, *, window) -> loss      forward and backward of one document; gradients land in `.grad`
 
 Nothing of cached_ds is imported here. `windows` cuts documents as cached_ds does, so all but `led` and `truncation`
-compute the same gradients. `full` and `checkpointing` can fold windows into the batch (`together`). No peer is given
-the attention mask of a document without padding, which spares it the time and the memory of building one. `coalesced`
-takes a DeepSpeed engine and is a peer of scaling.py.
+compute the same gradients. `full`, `checkpointing` and `two_phase` can fold windows into the batch (`together`). No
+peer is given the attention mask of a document without padding, which spares it the time and the memory of building one.
+`coalesced` takes a DeepSpeed engine and is a peer of scaling.py.
 """
 
 from __future__ import annotations

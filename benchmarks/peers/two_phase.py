@@ -2,6 +2,7 @@
 
 H is filled in place; the decoder's step gives G and the decoder's gradients; H and the decoder's graph are freed; then
 each window is encoded again and its rows of G are sent through it. Dropout must be off (no random streams).
+`together` windows are folded into the batch of one encoder call: on a GPU one window alone leaves most of it idle.
 """
 
 from __future__ import annotations
@@ -11,22 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peers.windows import Window, cut, decode, encode, encode_without_graph
+from peers.windows import cut, decode, encode_group, encode_without_graph, groups
 
 
-def step(model: Any, batch: dict[str, Tensor], *, window: int) -> Tensor:
+def step(model: Any, batch: dict[str, Tensor], *, window: int, together: int = 1) -> Tensor:
     """Forward and backward of one document."""
     windows = cut(batch["input_ids"], window=window)
-    loss, gradient = _decoder_step(model, windows, batch)
-    for each in windows:
-        torch.autograd.backward(encode(model, each), gradient[:, each.rows])
+    states = encode_without_graph(model, windows, batch["input_ids"], together=together)
+    loss, gradient = _decoder_step(model, states, batch["labels"])
+    del states  # G is all that is left of the decoder's step
+    for some in groups(windows, together=together):
+        torch.autograd.backward(encode_group(model, some), [gradient[:, each.rows] for each in some])
     return loss
 
 
-def _decoder_step(model: Any, windows: list[Window], batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _decoder_step(model: Any, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The loss and G [B, L, D]; the decoder's gradients are on the model afterwards."""
-    states = encode_without_graph(model, windows, batch["input_ids"])
-    loss = decode(model, states, batch["labels"])
+    loss = decode(model, states, labels)
     loss.backward()
     assert states.grad is not None
     return loss.detach(), states.grad

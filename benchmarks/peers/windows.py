@@ -42,25 +42,36 @@ def encode(model: Any, window: Window) -> Tensor:
     return model.get_encoder()(input_ids=window.tokens).last_hidden_state[:, window.kept]
 
 
-@torch.no_grad()
-def encode_without_graph(model: Any, windows: list[Window], ids: Tensor) -> Tensor:
-    """H [B, L, D] of documents [B, L], filled in place window by window: a leaf that takes a gradient."""
-    states = torch.empty(*ids.shape, model.config.d_model, dtype=model.dtype, device=ids.device)
-    for each in windows:
-        states[:, each.rows] = encode(model, each)
-    return states.requires_grad_()
+def groups(windows: list[Window], *, together: int) -> list[list[Window]]:
+    """The windows in their order, up to `together` of the same width in a group."""
+    found: list[list[Window]] = []
+    for _, equal in itertools.groupby(windows, key=lambda each: each.tokens.shape[1]):
+        rows = list(equal)
+        found += [rows[begin : begin + together] for begin in range(0, len(rows), together)]
+    return found
+
+
+def encode_group(model: Any, windows: list[Window]) -> list[Tensor]:
+    """Kept states [B, K, D] of each of some windows, folded into the batch of one encoder call."""
+    hidden = model.get_encoder()(input_ids=torch.cat([each.tokens for each in windows])).last_hidden_state
+    parts = hidden.unflatten(0, (len(windows), -1))
+    return [states[:, each.kept] for states, each in zip(parts, windows, strict=True)]
 
 
 def encode_all(model: Any, windows: list[Window], *, together: int) -> Tensor:
-    """H [1, L, D] with the graphs of all windows, `together` windows of the same width folded into the batch of one."""
-    states: list[Tensor] = []
-    for _, equal in itertools.groupby(windows, key=lambda each: each.tokens.shape[1]):
-        group = list(equal)
-        for begin in range(0, len(group), together):
-            some = group[begin : begin + together]
-            hidden = model.get_encoder()(input_ids=torch.cat([each.tokens for each in some])).last_hidden_state
-            states += [rows[each.kept] for rows, each in zip(hidden, some, strict=True)]
-    return torch.cat(states)[None]
+    """H [B, L, D] with the graphs of all windows, `together` windows at once."""
+    some = groups(windows, together=together)
+    return torch.cat([kept for group in some for kept in encode_group(model, group)], dim=1)
+
+
+@torch.no_grad()
+def encode_without_graph(model: Any, windows: list[Window], ids: Tensor, *, together: int = 1) -> Tensor:
+    """H [B, L, D] of documents [B, L], filled in place, `together` windows at once: a leaf that takes a gradient."""
+    states = torch.empty(*ids.shape, model.config.d_model, dtype=model.dtype, device=ids.device)
+    for group in groups(windows, together=together):
+        for each, kept in zip(group, encode_group(model, group), strict=True):
+            states[:, each.rows] = kept
+    return states.requires_grad_()
 
 
 def decode(model: Any, states: Tensor, labels: Tensor) -> Tensor:

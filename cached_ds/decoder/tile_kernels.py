@@ -148,7 +148,7 @@ class EfficientCuda:
         out, lse, *state = aten._scaled_dot_product_efficient_attention(
             q, k, v, None, True, self.dropout, False, scale=self.scale
         )
-        return out, lse[..., : q.shape[-2]], state
+        return out, lse.narrow(-1, 0, q.shape[-2]), state
 
     def backward(
         self, gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, state: Any

@@ -62,7 +62,7 @@ def test_the_peer_of_zero2_has_its_gradients_and_its_one_reduction(zero_ranks):
             assert calls == its_calls and calls["all-reduce"]["count"] == 1
 
 
-@pytest.mark.parametrize("peer", ["full", "checkpointing"])
+@pytest.mark.parametrize("peer", ["full", "checkpointing", "two_phase"])
 def test_windows_folded_into_the_batch_change_nothing(peer):
     models = [make_model(SHAPE, length=61).double() for _ in range(2)]
     for model, together in zip(models, (1, 3), strict=True):

@@ -17,6 +17,7 @@ BELOW = {
     "reports": ("subjects", "probes"),
     "harness": ("reports",),
     "workers": ("subjects", "peers", "probes"),
+    "stages": ("subjects", "probes", "workers"),
 }
 SCRIPTS = set(re.findall(r"benchmarks/(\w+\.py)", (ROOT / "Makefile").read_text(encoding="utf-8")))
 

@@ -51,8 +51,8 @@ def windows_of_batch(mask, *, window, head, tail, overlap=0, prefix=None):
 def encode_group(model, ids, real, group, stream, *, global_mask=None, global_first=None):
     """States of the windows of one pass, encoded together, padded on the right."""
     width = max(len(read) for _, read, _ in group)
-    batch = torch.full((len(group), width), model.config.pad_token_id)
-    mask = torch.zeros(len(group), width, dtype=torch.long)
+    batch = ids.new_full((len(group), width), model.config.pad_token_id)
+    mask = torch.zeros_like(batch)
     for number, (row, read, _) in enumerate(group):
         batch[number, : len(read)] = ids[row, read]
         mask[number, : len(read)] = real[row, read]

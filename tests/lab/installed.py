@@ -47,7 +47,12 @@ def distributions(asked: list[Requirement]) -> dict[str, Distribution]:
 def site_packages(folder: Path, *extras: str) -> Path:
     """Links to what `pip install cached_ds[extras]` installs and nothing else, in `folder`; returns it."""
     folder.mkdir()
-    for package in distributions(requirements(*extras)).values():
+    return link(folder, requirements(*extras))
+
+
+def link(folder: Path, asked: list[Requirement]) -> Path:
+    """Links to what pip would install for `asked`, in `folder`; returns it."""
+    for package in distributions(asked).values():
         for name in {file.parts[0] for file in package.files or ()} - {"..", "__pycache__"}:
             if not (folder / name).exists():
                 (folder / name).symlink_to(package.locate_file(name))
