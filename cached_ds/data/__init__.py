@@ -15,14 +15,13 @@ with needed_by(__name__):
     from cached_ds.data.collator import WholeDocumentCollator
     from cached_ds.data.sources.keyfacts import KeyFactsConfig, exact_match
     from cached_ds.data.sources.load import load_splits
-    from cached_ds.data.tokenization import document_ids, tokenize_splits
+    from cached_ds.data.tokenization import tokenize_splits
     from cached_ds.data.tokenizer_training import train_tokenizer
 
 __all__ = [
     "DataArguments",
     "KeyFactsConfig",
     "WholeDocumentCollator",
-    "document_ids",
     "exact_match",
     "load_splits",
     "tokenize_splits",

@@ -1,66 +1,16 @@
-"""Tokenization: from text to token ids, once. Whole documents are cached as Arrow, and cut only if the flags say so.
-
-A document becomes `head prefix content tail`, where head and tail are the tokenizer's own special tokens (`<s>` and
-`</s>` for BART). Prefix and content are tokenized apart, so that the prefix's tokens can be repeated in front of every
-window. Text that merely looks like a special token (`</s>` in a source file) is tokenized as the characters it is.
-"""
+"""Tokenization: from text to token ids, once. Whole documents are cached as Arrow, and cut only if the flags say so."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from cached_ds.data.arguments import DataArguments
+from cached_ds.models.token_ids import Frame, ids_of
 
 _BATCH = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """The special tokens that a tokenizer puts around a text."""
-
-    head: list[int]
-    tail: list[int]
-
-    @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, *, target: bool = False) -> Frame:
-        """The frame of a document or, with `target`, of a summary, found by tokenizing one letter."""
-        role = "text_target" if target else "text"
-        probe = tokenizer(**{role: "a"}, return_special_tokens_mask=True)
-        ids, special = probe["input_ids"], probe["special_tokens_mask"]
-        first, last = special.index(0), len(special) - special[::-1].index(0)
-        return cls(head=ids[:first], tail=ids[last:])
-
-    @property
-    def size(self) -> int:
-        """The number of special tokens."""
-        return len(self.head) + len(self.tail)
-
-    def around(self, content: list[int], *, prefix: Sequence[int] = (), max_length: int | None = None) -> list[int]:
-        """Head, prefix, content and tail; the end of the content is cut if all would be longer than `max_length`.
-
-        Raises:
-            ValueError: `max_length` leaves no room for content.
-        """
-        if max_length is not None:
-            room = max_length - self.size - len(prefix)
-            if room < 1:
-                raise ValueError(
-                    f"max_source_length={max_length}: no room for the document behind a prefix of {len(prefix)} tokens "
-                    f"and {self.size} special tokens"
-                )
-            content = content[:room]
-        return [*self.head, *prefix, *content, *self.tail]
-
-
-def document_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, prefix: str | None = None) -> list[int]:
-    """The ids of one document, as in training."""
-    prefixes = _ids(tokenizer, [prefix])[0] if prefix else []
-    return Frame.of(tokenizer).around(_ids(tokenizer, [text])[0], prefix=prefixes)
 
 
 def tokenize_splits(
@@ -82,7 +32,7 @@ def tokenize_splits(
 
 def _check_room(tokenizer: PreTrainedTokenizerBase, arguments: DataArguments) -> None:
     """Refuse lengths that special tokens and the common prefix use up, before anything is tokenized."""
-    prefix = 0 if arguments.source_prefix is None else len(_ids(tokenizer, [arguments.source_prefix])[0])
+    prefix = 0 if arguments.source_prefix is None else len(ids_of(tokenizer, [arguments.source_prefix])[0])
     target = Frame.of(tokenizer, target=True).size
     taken = {
         "max_source_length": Frame.of(tokenizer).size + prefix,
@@ -130,14 +80,14 @@ def _tokenize_batch(
     max_source_length: int | None,
     max_target_length: int,
 ) -> dict[str, list[Any]]:
-    contents = _ids(tokenizer, batch["text"])
+    contents = ids_of(tokenizer, batch["text"])
     prefixes = _prefixes(batch, tokenizer, source_prefix)
     source, target = Frame.of(tokenizer), Frame.of(tokenizer, target=True)
     documents = [
         source.around(content, prefix=prefix, max_length=max_source_length)
         for content, prefix in zip(contents, prefixes or [[]] * len(contents), strict=True)
     ]
-    summaries = _ids(tokenizer, batch["summary"], target=True)
+    summaries = ids_of(tokenizer, batch["summary"], target=True)
     columns: dict[str, list[Any]] = {
         "input_ids": documents,
         "labels": [target.around(summary, max_length=max_target_length) for summary in summaries],
@@ -152,13 +102,5 @@ def _prefixes(
     batch: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase, source_prefix: str | None
 ) -> list[list[int]] | None:
     if source_prefix is not None:
-        return _ids(tokenizer, [source_prefix]) * len(batch["text"])
-    return _ids(tokenizer, batch["prefix"]) if "prefix" in batch else None
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, target: bool = False) -> list[list[int]]:
-    """Token ids without special tokens; `verbose` would warn of lengths that windows have no trouble with."""
-    role = "text_target" if target else "text"
-    encoded = tokenizer(**{role: texts}, add_special_tokens=False, split_special_tokens=True, verbose=False)
-    ids: list[list[int]] = encoded["input_ids"]
-    return ids
+        return ids_of(tokenizer, [source_prefix]) * len(batch["text"])
+    return ids_of(tokenizer, batch["prefix"]) if "prefix" in batch else None

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from cached_ds.attachment import attach
-from cached_ds.data import document_ids
+from cached_ds.models.token_ids import document_ids
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cached_ds.data import DataArguments, tokenization, tokenize_splits, train_tokenizer
-from cached_ds.data.tokenization import Frame
+from cached_ds.models.token_ids import Frame
 
 TEXTS = [f"Document number {i}: " + "some words of text. " * (10 + i) for i in range(40)]
 TOKENIZERS = {name: train_tokenizer(TEXTS, vocab_size=320, model_type=name) for name in ("bart", "mbart", "t5")}
