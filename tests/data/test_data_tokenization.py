@@ -130,7 +130,7 @@ def test_tokens_come_from_the_cache_unless_it_is_overwritten(tmp_path: Any, monk
     rows = stored_splits(tmp_path)
     first = tokenize_splits(rows, tokenizer=TOKENIZERS["bart"], arguments=flags())
     again = train_tokenizer(TEXTS, vocab_size=320, model_type="bart")
-    monkeypatch.setattr(tokenization, "_ids", None)
+    monkeypatch.setattr(tokenization, "ids_of", None)
     second = tokenize_splits(rows, tokenizer=again, arguments=flags())
     assert first["train"].cache_files == second["train"].cache_files != []
     with pytest.raises(TypeError):
