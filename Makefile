@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What DeepSpeed compiles for the CPU is built once, here, and not in a cache that other clones rebuild or leave locked.
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 
-.PHONY: install quickstart lint test parity memory speed longest balance scaling larger launches gpu docs clean
+.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches gpu compat docs clean
 
 install: $(STAMP)
 
@@ -41,6 +41,15 @@ lint: install
 test: lint
 	$(PYTHON) -m pytest $(FLAGS)
 
+# What the tests of transformers import lies beside .venv's own packages: `make hf-tests TRANSFORMERS=DIR`.
+HF_TESTS := $(VENV)/hf-tests
+$(HF_TESTS): | $(STAMP)
+	$(PYTHON) -m pip install -q -c constraints.txt --target $@ httpx parameterized timeout-decorator
+
+hf-tests: install $(HF_TESTS)
+	@test -d '$(TRANSFORMERS)/tests/models' || { echo 'error: TRANSFORMERS=DIR must name a checkout of transformers' >&2; exit 1; }
+	PYTHONPATH=$(CURDIR)/$(HF_TESTS) $(PYTHON) tests/hugging_face/hf_tests.py '$(TRANSFORMERS)' $(FLAGS)
+
 parity: install
 	$(PYTHON) benchmarks/parity.py $(FLAGS)
 
@@ -64,6 +73,10 @@ larger: install
 
 launches: install
 	$(PYTHON) benchmarks/launches.py $(FLAGS)
+
+# The oldest and the newest releases that are tested, each in an environment over .venv; torch takes about 7 GB in each.
+compat: install
+	$(PYTHON) tests/versions/compat.py $(FLAGS)
 
 # On a cluster's own python too: torch, transformers, accelerate and pytest are all it needs.
 gpu:

@@ -35,6 +35,7 @@ from cached_ds.models.families import check_settings, family_of
 from cached_ds.planning.budget import Budget
 from cached_ds.planning.compiled import undo
 from cached_ds.settings.config import CachedConfig
+from cached_ds.settings.versions import check_versions
 
 M = TypeVar("M", bound=nn.Module)
 LOSS_FLAG = "accepts_loss_kwargs"
@@ -59,7 +60,9 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
     Raises:
         ValueError: both config and fields; an unsupported family; a model that is already attached or already sharded;
             a window that the encoder cannot read.
+        UnsupportedVersion: torch, transformers or accelerate is older than the oldest that was tested.
     """
+    check_versions()
     if config is not None and fields:
         raise ValueError(f"give either a CachedConfig or its fields, not both: {', '.join(sorted(fields))}")
     config = CachedConfig.from_dict(fields) if config is None else config
@@ -178,5 +181,6 @@ def _begin_call(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str,
     """Forward pre-hook: begin a `ModelCall`, with `prefix_lengths` [B] if this call runs the encoder."""
     prefix = kwargs.pop("prefix_lengths", None)
     runs_encoder = kwargs.get("encoder_outputs") is None  # `generate` has run it already
-    windowed_encoder(model)._cached_ds.call = ModelCall(prefix_lengths=prefix if runs_encoder else None)
+    learns = any(parameter.requires_grad for parameter in model.parameters())
+    windowed_encoder(model)._cached_ds.call = ModelCall(prefix_lengths=prefix if runs_encoder else None, learns=learns)
     return args, kwargs

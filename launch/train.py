@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from cached_ds.settings.extras import MissingExtra
+from cached_ds.settings.versions import UnsupportedVersion, check_versions
 
 try:
     from cached_ds import CachedSeq2SeqTrainer, cli
@@ -60,6 +61,7 @@ def work(argv: Sequence[str]) -> None:
         arguments = parse(argv)
         training = arguments.training
         rank_logs.set_up(info, str(training.output_dir), library_level=training.get_process_log_level())
+        check_versions()
         set_seed(arguments.training.seed)
         splits, tokenizer = build_data(arguments)
         model: Any = build_model(arguments, tokenizer)  # its class is the one that its config names
@@ -91,7 +93,7 @@ def user_errors(info: RankInfo | None) -> Iterator[None]:
     """Turn an error that the user can mend into one sentence and exit code 2."""
     try:
         yield
-    except (ValueError, OSError, MissingExtra) as error:
+    except (ValueError, OSError, MissingExtra, UnsupportedVersion) as error:
         print(f"train.py: error: {rank_logs.whereabouts(info)}{error}", file=sys.stderr, flush=True)
         give_up(2)
 

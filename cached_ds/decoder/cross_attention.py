@@ -29,7 +29,7 @@ from cached_ds.models.class_swap import Swapped, base_of, remove_hook, swapped_c
 from cached_ds.models.families import CrossAttention, Family
 from cached_ds.replay.rng import ReplayRng
 from cached_ds.settings import device_sizes
-from cached_ds.windows.cut import documents_of, whole_rows
+from cached_ds.windows.cut import runs_of, whole_rows
 
 LONGEST_MASKED = 4096  # target tokens; the mask takes 16 MiB
 
@@ -72,7 +72,8 @@ class Streamed(Swapped):
 
     def _attention_call(self, documents: DocumentStates, q: Tensor) -> AttentionCall:
         dropout = float(self.dropout) if self.training else 0.0  # type: ignore[arg-type]
-        kernel = kernel_for(q, scale=float(self.scaling), dropout=dropout)  # type: ignore[arg-type]
+        scale = float(getattr(self, self.names.scaling)) if self.names.scaling else 1.0
+        kernel = kernel_for(q, scale=scale, dropout=dropout)
         return AttentionCall(
             documents=documents,
             tiles=documents.tiles(documents.tile or tile_size(kernel, q)),
@@ -128,22 +129,26 @@ def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     if not _is_streamed(decoder, kwargs):
         kwargs["encoder_hidden_states"] = _readable(states, decoder, kwargs.get("past_key_values"))
     else:
-        documents = whole_rows(*states.shape[:2]) if mask is None else documents_of(mask)
+        runs = whole_rows(*states.shape[:2]) if mask is None else runs_of(mask)
         state = decoder._cached_ds
         options = {"tile": state.config.tile, "keep_projections": state.call.keep_projections}
-        kwargs["encoder_hidden_states"] = DocumentStates(states, documents, **options).placeholder()
-        kwargs["encoder_attention_mask"] = _one_byte_mask(states, kwargs)
+        learns, takes_mask = state.call.learns, state.family.cross_attention.takes_mask
+        kwargs["encoder_hidden_states"] = DocumentStates(states, runs, learns=learns, **options).placeholder()
+        kwargs["encoder_attention_mask"] = _one_byte_mask(states, kwargs) if takes_mask else None
         if kwargs.get("attention_mask") is None:
             kwargs["attention_mask"] = _causal_mask(decoder, _target(kwargs).shape[1])
     return args, kwargs
 
 
 def _is_streamed(decoder: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether to stream: not with a cache of keys and values, nor where attention weights are asked for."""
-    has_cache = kwargs.get("past_key_values") is not None or not (
-        torch.is_grad_enabled() or kwargs.get("use_cache") is False
-    )
-    asked = kwargs.get("output_attentions")
+    """Whether to stream: not with a cache of keys and values, nor where attention weights are asked for.
+
+    As in Hugging Face, the config says whether to fill a cache where the caller does not, but none is in training.
+    """
+    use_cache, asked = kwargs.get("use_cache"), kwargs.get("output_attentions")
+    if use_cache is None:
+        use_cache = decoder.config.use_cache and not (decoder.training and torch.is_grad_enabled())
+    has_cache = use_cache or kwargs.get("past_key_values") is not None
     return not has_cache and not (decoder.config.output_attentions if asked is None else asked)
 
 

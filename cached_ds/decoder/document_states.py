@@ -51,19 +51,31 @@ class DocumentStates:
     """
 
     def __init__(
-        self, states: Tensor, documents: Sequence[Document], *, tile: int | None = None, keep_projections: bool = False
+        self,
+        states: Tensor,
+        documents: Sequence[Document],
+        *,
+        tile: int | None = None,
+        keep_projections: bool = False,
+        learns: bool = True,
     ) -> None:
-        """Detach H [B, L, D]; the anchor connects its graph to the decoder's."""
+        """Detach H [B, L, D]; the anchor connects its graph to the decoder's, unless nothing in the model `learns`."""
         self.tile = tile
         self.keep_projections = keep_projections
         self.shape = states.shape
         self.states = states.detach().flatten(0, 1)
         self._documents = documents
         self.gradient = GradientBuffer()
-        self.recorded = torch.is_grad_enabled()
-        self.anchor = _Anchor.apply(states, self.gradient) if self.recorded and states.requires_grad else _leaf(states)
+        self.recorded = torch.is_grad_enabled() and learns
+        self.anchor = self._make_anchor(states)
         self._byte = torch.empty(1, dtype=torch.int8, device=states.device)
         _BY_ADDRESS[self._byte.data_ptr()] = self
+
+    def _make_anchor(self, states: Tensor) -> Tensor:
+        """The output of the node that H enters; for states without a graph a leaf, since engines' hooks need one."""
+        if self.recorded and states.requires_grad:
+            return _Anchor.apply(states, self.gradient)
+        return torch.zeros((), device=states.device, requires_grad=self.recorded)
 
     def placeholder(self) -> Tensor:
         """The placeholder [B, L, D], of one byte; it keeps these states alive."""
@@ -113,11 +125,6 @@ _BY_ADDRESS: WeakValueDictionary[int, DocumentStates] = WeakValueDictionary()
 def _tiles(document: Document, size: int) -> list[Tile]:
     stop = document.start + document.length
     return [Tile(document.row, slice(begin, min(begin + size, stop))) for begin in range(document.start, stop, size)]
-
-
-def _leaf(states: Tensor) -> Tensor:
-    """An anchor for states without a graph: engines' hooks need an input that requires grad."""
-    return torch.zeros((), device=states.device, requires_grad=torch.is_grad_enabled())
 
 
 class _Anchor(torch.autograd.Function):

@@ -26,7 +26,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig
-from transformers.masking_utils import create_bidirectional_mask
 
 from cached_ds.encoder.guards import check_gathered, refuse_foreign_parameters
 from cached_ds.encoder.state import AttachedState
@@ -85,7 +84,8 @@ class Replayed(Swapped):
         """Hugging Face's outputs of the layer for all windows, the states [N, w, D] first."""
         given = dict(zip(POSITIONAL, args, strict=False)) | kwargs
         bias = given.pop("position_bias", None)
-        anchor = torch.zeros((), device=self._batch().device, requires_grad=torch.is_grad_enabled())
+        learns = torch.is_grad_enabled() and self._cached_ds.call.learns
+        anchor = torch.zeros((), device=self._batch().device, requires_grad=learns)
         states, made = super().__call__(hidden_states, anchor, bias, **given)
         results = self._cached_ds.family.encoder_layer.results
         return states if results is None else (states, bias if made is None else made, None)[:results]
@@ -137,10 +137,10 @@ class Replayed(Swapped):
         if draws.layerdrop and torch.rand([]) < draws.layerdrop:
             return states, None
         if not style.own_mask:
+            from transformers.masking_utils import create_bidirectional_mask  # before 5.0 `attach` says what is missing
+
             mask = encoder_pass.inputs.get("attention_mask")
-            inputs["attention_mask"] = create_bidirectional_mask(
-                config=self.encoder_config, inputs_embeds=states, attention_mask=mask
-            )
+            inputs["attention_mask"] = create_bidirectional_mask(self.encoder_config, states, mask)
         if style.position_bias:
             inputs["position_bias"] = bias
         outputs = super().forward(states, **inputs)
@@ -150,8 +150,10 @@ class Replayed(Swapped):
 
 
 def _part(value: Any, rows: slice, width: int) -> Any:
-    """The rows of a mask [N, w] that belong to a pass; other arguments are the same for all passes."""
-    return value[rows, :width] if isinstance(value, Tensor) else value
+    """The part of a mask [N, w], or of positions [w], that belongs to a pass; other arguments are the same for all."""
+    if not isinstance(value, Tensor):
+        return value
+    return value[:width] if value.dim() == 1 else value[rows, :width]
 
 
 def attach_layers(encoder: Any) -> None:

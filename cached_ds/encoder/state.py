@@ -23,11 +23,13 @@ class ModelCall:
     Attributes:
         prefix_lengths: [B], as given to the model; the encoder takes them.
         keep_projections: whether cross-attention is to keep keys and values: the encoder decides, the decoder reads it.
+        learns: whether the model has anything trainable; anchors alone would let a frozen one seem to train.
         window_batch: what the encoder's layers replay, under the layer schedule and while the encoder runs.
     """
 
     prefix_lengths: Tensor | None = None
     keep_projections: bool = False
+    learns: bool = True
     window_batch: WindowBatch | None = None
 
     def take_prefix(self) -> Tensor | None:

@@ -68,14 +68,14 @@ class Windowed(Swapped):
                 first special tokens, are repeated in every window.
 
         Raises:
-            ValueError: the inputs cannot be cut into windows (inputs_embeds, holes in the mask, a missing frame, ...).
+            ValueError: the inputs cannot be cut into windows (inputs_embeds, an empty row, a missing frame, ...).
             RuntimeError: an engine has sharded the encoder's parameters in a way that would lose gradients.
         """
         state = self._cached_ds
         kwargs |= self._named(others)
         ids = _check_inputs(state.family, input_ids, attention_mask, kwargs)
         prefix, of_call = kwargs.get("prefix_lengths"), state.call.take_prefix()
-        anchor = torch.zeros((), device=ids.device, requires_grad=torch.is_grad_enabled())
+        anchor = torch.zeros((), device=ids.device, requires_grad=torch.is_grad_enabled() and state.call.learns)
         given = (ids, attention_mask, of_call if prefix is None else prefix, kwargs.get("global_attention_mask"))
         states = super().__call__(*given, anchor)
         return (states,) if kwargs.get("return_dict") is False else state.family.output(last_hidden_state=states)

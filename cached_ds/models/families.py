@@ -18,6 +18,7 @@ from transformers.models.led.modeling_led import LEDEncoderBaseModelOutput
 
 from cached_ds.models.sizes import Size, bart_fields, led_fields, t5_fields
 from cached_ds.settings.config import CachedConfig
+from cached_ds.settings.versions import is_before
 
 ANY = "any"  # a special token whose id the model's config does not name: a language code
 
@@ -66,7 +67,9 @@ class CrossAttention:
         path: where the attention is in the decoder layer.
         query: its query projection; likewise `key`, `value`, `output`.
         head_width: its attribute that holds the width of a head.
+        scaling: its attribute by which scores are multiplied; None: they are not (T5).
         results: length of the tuple that it returns.
+        takes_mask: whether the decoder passes a mask of four dimensions on to it.
     """
 
     path: str = "encoder_attn"
@@ -75,7 +78,9 @@ class CrossAttention:
     value: str = "v_proj"
     output: str = "out_proj"
     head_width: str = "head_dim"
+    scaling: str | None = "scaling"
     results: int = 2
+    takes_mask: bool = True
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ class EncoderLayer:
     own_mask: bool = False
 
 
+# Until transformers 5.4 the layers of BART's kind returned a tuple.
+_BART_LAYER = EncoderLayer(results=1 if is_before("transformers", "5.4") else None)
 _BART_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _T5_TOKENS = ("<pad>", "</s>", "<unk>", "<mask>")
 
@@ -125,7 +132,7 @@ class Family:
     global_attention: bool = False
     output: type[ModelOutput] = BaseModelOutput
     layers: str = "layers"
-    encoder_layer: EncoderLayer = EncoderLayer()
+    encoder_layer: EncoderLayer = _BART_LAYER
     cross_attention: CrossAttention = CrossAttention()
 
 
@@ -139,7 +146,7 @@ _T5 = Family(
     positions=None,
     layers="block",
     encoder_layer=EncoderLayer(results=3, position_bias=True),
-    cross_attention=CrossAttention("layer.1.EncDecAttention", "q", "k", "v", "o", "key_value_proj_dim", results=3),
+    cross_attention=CrossAttention("layer.1.EncDecAttention", "q", "k", "v", "o", "key_value_proj_dim", None, 3),
 )
 
 FAMILIES: dict[str, Family] = {
@@ -159,7 +166,7 @@ FAMILIES: dict[str, Family] = {
         global_attention=True,
         output=LEDEncoderBaseModelOutput,
         encoder_layer=EncoderLayer(results=1, own_mask=True),
-        cross_attention=CrossAttention(results=3),
+        cross_attention=CrossAttention(results=3, takes_mask=not is_before("transformers", "5.2")),
     ),
 }
 

@@ -125,6 +125,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     if not torch.accelerator.is_available():
         flags.append("--use_cpu")  # without it every rank on such a machine takes itself to be alone
     model, data, cached, training = _parser().parse_args_into_dataclasses(flags)
+    training.prediction_loss_only |= not training.predict_with_generate  # nobody reads all documents' logits
     training.generation_num_beams = model.num_beams or training.generation_num_beams
     training.generation_max_length = (
         training.generation_max_length or data.val_max_target_length or data.max_target_length

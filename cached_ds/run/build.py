@@ -96,6 +96,11 @@ def build_model(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Pre
         model = AutoModelForSeq2SeqLM.from_config(make_config(name, tokenizer, positions=positions))
     else:
         model = AutoModelForSeq2SeqLM.from_config(AutoConfig.from_pretrained(name))
+    if arguments.training.do_train and not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            f"{arguments.model.model_name_or_path}: nothing in this model is trainable; merge an adapter into its base "
+            "model (merge_and_unload) before training it"
+        )
     if cached.global_first_token is None and family_of(model.config).global_attention:
         cached = dataclasses.replace(cached, global_first_token=True)
     return attach(model, cached)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import Dataset, Sampler
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers import Seq2SeqTrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from cached_ds import fsdp
@@ -15,13 +15,14 @@ from cached_ds.attachment import ensure_attached, inner_model
 from cached_ds.decoder.chunked_loss import has_chunked_loss
 from cached_ds.encoder.guards import refuse_sequence_parallelism
 from cached_ds.settings.config import CachedConfig
+from cached_ds.training.evaluation_loop import EveryDocumentOnce
 from cached_ds.training.progress import TokenProgressCallback
 from cached_ds.training.sampler import LengthBalancedSampler
 
 PREFIX_COLUMN = "prefix_length"
 
 
-class CachedSeq2SeqTrainer(Seq2SeqTrainer):
+class CachedSeq2SeqTrainer(EveryDocumentOnce):
     """A `Seq2SeqTrainer` whose encoder reads whole documents.
 
     The plain one also works on an attached model. This one adds:
@@ -30,6 +31,7 @@ class CachedSeq2SeqTrainer(Seq2SeqTrainer):
     - documents are dealt to the ranks by length, so that ranks wait less for each other, if the data set has a column
       of lengths (`length_column_name`);
     - FSDP2 by accelerate's settings works with tied embeddings and on the CPU, and `save_model` writes the whole model;
+    - in evaluation every document counts once, in the data's order, and the loss is a mean over label tokens;
     - label smoothing in training needs no logits;
     - the progress bar shows tokens per second and windows.
 

@@ -16,6 +16,7 @@ Source: CachED (arXiv 2501.01805) section 3 for the frames; SLED (TACL 2023) for
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -94,42 +95,51 @@ class PassLayout:
         return values.reshape(-1)[self.tokens].masked_fill(self.tokens < 0, fill)
 
 
-def find_documents(attention_mask: Tensor) -> list[Document]:
-    """Documents of a batch padded on the left or on the right; `attention_mask` is [B, L] on the host.
+def find_runs(attention_mask: Tensor) -> list[Document]:
+    """The runs of real tokens of a batch, in order: one for each row, more where tokens between others are masked.
+
+    Args:
+        attention_mask: [B, L] on the host.
 
     Raises:
-        ValueError: a row has no token, or holes between its tokens.
+        ValueError: a row has no token.
     """
-    length = attention_mask.shape[1]
-    real = attention_mask != 0
-    documents = []
-    for row, mask in enumerate(real):
-        at = mask.nonzero().flatten()
+    length, runs = attention_mask.shape[1], []
+    for row, real in enumerate(attention_mask != 0):
+        at = real.nonzero().flatten()
         if len(at) == 0:
             raise ValueError(f"attention_mask: document {row} has no tokens; remove empty documents from the batch")
-        first, last = int(at[0]), int(at[-1])
-        if last - first + 1 != len(at):
-            raise ValueError(
-                f"attention_mask: document {row} has {last - first + 1 - len(at)} holes between its tokens; "
-                "padding is allowed on the left or on the right only"
-            )
-        documents.append(Document(row=row, start=row * length + first, length=len(at)))
-    return documents
+        ends = (at.diff() > 1).nonzero().flatten() + 1
+        runs += [Document(row, row * length + int(run[0]), len(run)) for run in at.tensor_split(ends)]
+    return runs
 
 
-def documents_of(attention_mask: Tensor) -> list[Document]:
-    """`find_documents` of a mask on any device, remembered on the tensor, since encoder and decoder both ask.
+def runs_of(attention_mask: Tensor) -> list[Document]:
+    """`find_runs` of a mask on any device, remembered on the tensor, since encoder and decoder both ask.
 
     Raises:
-        ValueError: what `find_documents` refuses.
+        ValueError: what `find_runs` refuses.
     """
     if attention_mask.is_inference():  # such a tensor does not tell whether it was changed since
-        return find_documents(attention_mask.cpu())
-    version, documents = getattr(attention_mask, "_cached_documents", (None, []))
+        return find_runs(attention_mask.cpu())
+    version, runs = getattr(attention_mask, "_cached_runs", (None, []))
     if version != attention_mask._version:
-        documents = find_documents(attention_mask.cpu())
-        attention_mask._cached_documents = attention_mask._version, documents  # type: ignore[attr-defined]
-    return documents
+        runs = find_runs(attention_mask.cpu())
+        attention_mask._cached_runs = attention_mask._version, runs  # type: ignore[attr-defined]
+    return runs
+
+
+def documents_in(runs: Sequence[Document]) -> list[Document]:
+    """The documents of these runs, one for each row, from its first real token to its last."""
+    rows = [list(group) for _, group in itertools.groupby(runs, key=lambda run: run.row)]
+    return [Document(row[0].row, row[0].start, row[-1].start + row[-1].length - row[0].start) for row in rows]
+
+
+def holes_between(runs: Sequence[Document]) -> Tensor:
+    """Positions in the flattened batch of the masked tokens inside documents."""
+    pairs = [(run, after) for run, after in itertools.pairwise(runs) if run.row == after.row]
+    holes = [torch.arange(run.start + run.length, after.start) for run, after in pairs]
+    return torch.cat(holes) if holes else torch.empty(0, dtype=torch.long)
 
 
 def whole_rows(rows: int, length: int) -> list[Document]:

@@ -17,7 +17,17 @@ from transformers import PretrainedConfig
 
 from cached_ds.models.families import Family, FramePattern
 from cached_ds.settings.config import MIN_WINDOW, CachedConfig
-from cached_ds.windows.cut import Document, PassLayout, Window, cut, documents_of, lay_out_passes, whole_rows
+from cached_ds.windows.cut import (
+    Document,
+    PassLayout,
+    Window,
+    cut,
+    documents_in,
+    holes_between,
+    lay_out_passes,
+    runs_of,
+    whole_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -27,12 +37,14 @@ class Batch:
     Attributes:
         input_ids: [B, L].
         documents: one for each row.
+        holes: positions in the flattened batch of masked tokens inside documents: read at their places, never attended.
         prefix_lengths: [B], tokens that every window repeats after the document's first special tokens.
         global_attention_mask: [B, L].
     """
 
     input_ids: Tensor
     documents: list[Document]
+    holes: Tensor
     prefix_lengths: Tensor
     global_attention_mask: Tensor
 
@@ -42,9 +54,11 @@ class Batch:
     ) -> Batch:
         """Copy the arguments to the host, and fill in those that are missing."""
         ids = input_ids.cpu()
+        runs = whole_rows(*ids.shape) if attention_mask is None else runs_of(attention_mask)
         return cls(
             input_ids=ids,
-            documents=whole_rows(*ids.shape) if attention_mask is None else documents_of(attention_mask),
+            documents=documents_in(runs),
+            holes=holes_between(runs),
             prefix_lengths=torch.zeros(len(ids), dtype=torch.long) if prefix is None else prefix.cpu(),
             global_attention_mask=torch.zeros_like(ids) if global_mask is None else global_mask.cpu(),
         )
@@ -89,7 +103,7 @@ class Cutter:
         """All windows of all documents, in order.
 
         Raises:
-            ValueError: a row without tokens or with holes, a document without its frame, no room for content.
+            ValueError: a row without tokens, a document without its frame, no room for content.
         """
         config = self.config
         documents = [self._frame(document, batch) for document in batch.documents]
@@ -149,8 +163,9 @@ class Cutter:
     def _inputs(self, layout: PassLayout, batch: Batch) -> dict[str, Tensor]:
         """The encoder's inputs of one pass [N, w], on the host."""
         inputs = {"input_ids": layout.gather(batch.input_ids, self.model_config.pad_token_id)}
-        if not layout.full:
-            inputs["attention_mask"] = (layout.tokens >= 0).long()
+        if len(batch.holes) or not layout.full:
+            is_read = (layout.tokens >= 0) & ~torch.isin(layout.tokens, batch.holes)
+            inputs["attention_mask"] = is_read.long()
         if self.family.global_attention:
             inputs["global_attention_mask"] = layout.gather(batch.global_attention_mask, 0)
             if self.config.global_first_token:

@@ -60,6 +60,16 @@ def test_a_loop_with_a_cache_has_its_history(family, use_cache, training, grad):
 
 
 @families
+@pytest.mark.parametrize("use_cache", [{"use_cache": True}, {}], ids=["asked", "by config"])
+def test_a_cache_holds_the_documents_keys_from_the_first_call_on(family, use_cache):
+    model, ours, inputs = pair(family)
+    options = {**given_states(inputs), "decoder_input_ids": TOKENS, **use_cache}
+    found, expected = (each(**options).past_key_values.cross_attention_cache for each in (ours, model))
+    for one, other in zip(found.layers, expected.layers, strict=True):
+        torch.testing.assert_close((one.keys, one.values), (other.keys, other.values), **CLOSE)
+
+
+@families
 def test_gradients_through_a_loop_are_those_of_plain_hugging_face(family):
     model, ours, inputs = pair(family)
     found = []

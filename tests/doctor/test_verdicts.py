@@ -34,9 +34,9 @@ class Fault:
 FAULTS = {
     "version": Fault(
         check=software.VERSIONS,
-        healthy={"versions": {"torch": "2"}},
-        rank_1={"versions": {"torch": "1"}},
-        said="torch 1; other ranks have 2",
+        healthy={"versions": {"datasets": "2"}},
+        rank_1={"versions": {"datasets": "1"}},
+        said="datasets 1; other ranks have 2",
     ),
     "package": Fault(
         check=software.VERSIONS,
@@ -144,10 +144,17 @@ def test_equal_and_healthy_ranks_pass(name):
 
 def test_of_two_opinions_that_of_rank_0_counts_and_of_three_the_usual_one():
     def odd(*versions):
-        reports = {rank: {"versions": {"torch": version}} for rank, version in enumerate(versions)}
+        reports = {rank: {"versions": {"datasets": version}} for rank, version in enumerate(versions)}
         return [finding.rank for finding in judge(software.VERSIONS, reports, Limits()).findings]
 
     assert odd("1", "2") == [1] and odd("1", "2", "2") == [0]
+
+
+def test_a_version_that_is_too_old_is_found_once_and_one_that_is_too_new_is_a_warning():
+    reports = {rank: {"versions": {"torch": "2.1.0", "transformers": "99.0"}} for rank in range(2)}
+    old, new = judge(software.VERSIONS, reports, Limits()).findings
+    assert (old.rank, old.warning) == (None, False) and "torch 2.9.1 or newer, not 2.1.0" in old.text
+    assert (new.rank, new.warning) == (None, True) and "untested with transformers 99.0" in new.text
 
 
 def test_links_within_a_host_and_between_hosts_are_compared_among_themselves():

@@ -129,6 +129,15 @@ def test_documents_of_one_window_and_padding(family):
     torch.testing.assert_close(model(**batch).loss, expected, rtol=1e-12, atol=0)
 
 
+@families
+def test_masked_tokens_of_one_window_keep_their_places(family):
+    model, batch = tiny.make_model(family).double().eval(), tiny.make_batch(family, (tiny.WINDOW, 9))
+    batch["attention_mask"][:, 3:5] = batch["attention_mask"][0, 8] = 0
+    expected = model(**batch)
+    found = attach(model, window=tiny.WINDOW)(**batch)
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-10, atol=1e-10)
+
+
 def test_the_encoder_saves_itself_under_its_own_name(tmp_path):
     encoder = attached("bart").get_encoder()
     encoder.save_pretrained(tmp_path)

@@ -77,3 +77,16 @@ def test_prefix_lengths_reach_the_encoder_through_the_wrapper():
         found = wrapped(**batch, prefix_lengths=prefix).loss
     assert torch.equal(found, plain(**batch, prefix_lengths=prefix).loss)
     assert not torch.equal(found, plain(**batch).loss)
+
+
+@pytest.mark.parametrize("schedule", ["window", "layer"])
+@pytest.mark.parametrize("offload", ["none", "cpu"])
+def test_a_model_in_which_nothing_is_trainable_does_not_seem_to_train(schedule, offload):
+    """PEFT loads an adapter frozen; with the anchors alone the loss had a graph, and a gradient of nothing."""
+    model = tiny.make_model("bart").requires_grad_(False)
+    loss = attach(model, window=tiny.WINDOW, schedule=schedule, offload=offload)(
+        **tiny.make_batch("bart", LENGTHS)
+    ).loss
+    assert not loss.requires_grad
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        loss.backward()

@@ -40,21 +40,22 @@ def windows_of_batch(mask, *, window, head, tail, overlap=0, prefix=None):
     """The windows of all rows, in order: (row, token indices read, token indices kept)."""
     out = []
     for row in range(mask.shape[0]):
-        tokens = mask[row].nonzero().flatten().tolist()
+        real = mask[row].nonzero().flatten().tolist()
+        tokens = list(range(real[0], real[-1] + 1))
         repeated = head + (0 if prefix is None else int(prefix[row]))
         pieces = windows_of_document(tokens, window=window, head=repeated, tail=tail, overlap=overlap)
         out += [(row, read, kept) for read, kept in pieces]
     return out
 
 
-def encode_group(model, ids, group, stream, *, global_mask=None, global_first=None):
+def encode_group(model, ids, real, group, stream, *, global_mask=None, global_first=None):
     """States of the windows of one pass, encoded together, padded on the right."""
     width = max(len(read) for _, read, _ in group)
     batch = ids.new_full((len(group), width), model.config.pad_token_id)
     mask = torch.zeros_like(batch)
     for number, (row, read, _) in enumerate(group):
         batch[number, : len(read)] = ids[row, read]
-        mask[number, : len(read)] = 1
+        mask[number, : len(read)] = real[row, read]
     extra, is_led = {}, model.config.model_type == "led"
     global_first = is_led if global_first is None else global_first
     if global_first or global_mask is not None:
@@ -83,7 +84,7 @@ def encode(
         numbers = [number for number in order[:per_pass] if 2 * len(windows[number][1]) >= longest]
         order = order[len(numbers) :]
         group = [windows[number] for number in numbers]
-        hidden = encode_group(model, ids, group, seed + numbers[0] if random else None, **attention)
+        hidden = encode_group(model, ids, mask, group, seed + numbers[0] if random else None, **attention)
         for slot, (row, read, kept) in enumerate(group):
             states.update({(row, token): hidden[slot, read.index(token)] for token in kept})
     zero = torch.zeros_like(next(iter(states.values())))
@@ -100,7 +101,7 @@ def cross_attention(module, documents, tile, hidden_states, key_value_states, **
         projection(states).unflatten(-1, (heads, -1)).transpose(1, 2)
         for projection, states in ((query, hidden_states), (key, key_value_states), (value, key_value_states))
     )
-    scores = (q @ k.transpose(-1, -2)) * module.scaling
+    scores = (q @ k.transpose(-1, -2)) * getattr(module, "scaling", 1.0)  # T5 does not scale
     weights = scores.masked_fill(documents[:, None, None] == 0, -torch.inf).softmax(-1)
     weights = weights * dropped(weights.detach(), documents, 1 - module.dropout, tile)
     result = output((weights @ v).transpose(1, 2).flatten(2))

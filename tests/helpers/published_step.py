@@ -57,7 +57,7 @@ def encode_again(model, ids, windows, seed, gradient, *, drop_last):
 def encode(model, ids, window, seed, number):
     """Kept states [K, D] of one window."""
     _, read, kept = window
-    hidden = oracle.encode_group(model, ids, [window], None if seed is None else seed + number)
+    hidden = oracle.encode_group(model, ids, torch.ones_like(ids), [window], None if seed is None else seed + number)
     return hidden[0, [read.index(token) for token in kept]]
 
 

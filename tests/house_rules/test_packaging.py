@@ -1,4 +1,4 @@
-"""What pip installs: tested versions only, each library in its extra, and nothing imported that is not asked for."""
+"""What pip installs: tested versions, each library in its extra, and nothing imported that is not asked for."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from importlib.metadata import packages_distributions, requires
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from cached_ds.settings.extras import EXTRA_OF
+from cached_ds.settings.versions import TESTED
+from helpers.pages import section, table_rows, text_of
 from helpers.repo import FOLDERS, ROOT, parsed, shown, source_files
 from lab.installed import distributions, requirements
 
@@ -21,9 +24,9 @@ def names(asked):
     return {canonicalize_name(requirement.name) for requirement in asked}
 
 
-def pins():
-    """The version of every package in constraints.txt."""
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+def pins(file="constraints.txt"):
+    """The version of every package in a file of constraints."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     pairs = (line.split("==") for line in lines if not line.startswith("#"))
     return {canonicalize_name(name): version for name, version in pairs}
 
@@ -54,11 +57,23 @@ def test_few_libraries_are_needed():
     assert names(requirements()) == LIGHT
 
 
-def test_lower_bounds_are_the_tested_versions():
+def test_lower_bounds_are_tested_versions():
+    """The oldest of what `make compat` varies, and those of constraints.txt for everything else."""
+    tested = pins() | pins("tests/versions/oldest.txt")
     for requirement in requirements("test"):
         lowest = next(part.version for part in requirement.specifier if part.operator == ">=")
-        tested = pins()[canonicalize_name(requirement.name)]
-        assert f"{tested}.".startswith(f"{lowest}."), f"{requirement}, but tested with {tested}"
+        version = tested[canonicalize_name(requirement.name)]
+        assert f"{version}.".startswith(f"{lowest}."), f"{requirement}, but tested with {version}"
+
+
+def test_the_tested_ranges_are_the_same_everywhere():
+    oldest, newest, installed = pins("tests/versions/oldest.txt"), pins("tests/versions/newest.txt"), pins()
+    assert TESTED.keys() == oldest.keys() == newest.keys()
+    for name, ends in TESTED.items():
+        assert ends == (oldest[name], newest[name])
+        assert Version(ends[0]) <= Version(installed[name]) <= Version(ends[1]), f"constraints.txt: {name}"
+    rows = table_rows(section(text_of("docs/support.md"), "## Versions"))
+    assert sorted(map(tuple, rows)) == [(name, oldest[name], installed[name], newest[name]) for name in sorted(TESTED)]
 
 
 def test_all_that_is_installed_is_pinned():

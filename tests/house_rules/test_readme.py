@@ -60,7 +60,7 @@ def test_files_named_in_commands_exist(page):
 @pytest.mark.parametrize("page", WRITTEN)
 def test_make_targets_exist(page):
     makefile = text_of("Makefile")
-    for target in set(re.findall(r"`make (\w+)|^make (\w+)", WRITTEN[page], flags=re.MULTILINE)):
+    for target in set(re.findall(r"`make ([\w-]+)|^make ([\w-]+)", WRITTEN[page], flags=re.MULTILINE)):
         assert re.search(rf"^{''.join(target)}:", makefile, flags=re.MULTILINE), target
 
 

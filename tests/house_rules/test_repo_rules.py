@@ -48,7 +48,7 @@ def owner_is_private(owner: ast.Module | ast.ClassDef) -> bool:
 
 # Signatures that are somebody else's, and the one that users' scripts rely on.
 POSITIONAL_OPTIONS = {
-    "attach", "forward", "compute_loss", "save_model", "get", "construct_mapping",
+    "attach", "forward", "compute_loss", "prediction_step", "save_model", "get", "construct_mapping",
 }  # fmt: skip
 
 

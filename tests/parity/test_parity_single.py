@@ -47,6 +47,15 @@ def test_padding_on_the_left(family, setting):
     assert error(family, 0.1, SETTINGS[setting], side="left") < EXACT
 
 
+@pytest.mark.parametrize("schedule", ["window", "layer"])
+@pytest.mark.parametrize("setting", ["default", "three-per-pass"])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_masked_tokens_inside_documents(family, setting, schedule):
+    model, batch = tiny.make_model(family, dtype=torch.float64), tiny.make_batch(family, LENGTHS)
+    batch["attention_mask"][1:, 5:7] = batch["attention_mask"][1:3, 30:35] = 0
+    assert gradient_error(model, batch, schedule=schedule, **SETTINGS[setting]) < EXACT
+
+
 @pytest.mark.parametrize("family", ["bart", "t5", "led"])
 @pytest.mark.parametrize("windows", [1, 2, 3])
 def test_documents_of_exactly_k_windows(family, windows):

@@ -131,12 +131,8 @@ def smoothed_run(kind, folder, tmp_path):
 
 def test_label_smoothing_is_that_of_transformers_without_its_logits(folder, tmp_path, monkeypatch):
     _, expected, expected_loss = smoothed_run(Seq2SeqTrainer, folder, tmp_path)
-    whole, calls = LabelSmoother.__call__, []
-    monkeypatch.setattr(
-        LabelSmoother, "__call__", lambda self, *args, **more: calls.append(0) or whole(self, *args, **more)
-    )
-    trainer, found, loss = smoothed_run(CachedSeq2SeqTrainer, folder, tmp_path)
-    assert len(calls) == len(trainer.get_eval_dataloader()), "in evaluation only"
+    monkeypatch.delattr(LabelSmoother, "__call__")  # which needs whole logits
+    _, found, loss = smoothed_run(CachedSeq2SeqTrainer, folder, tmp_path)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     # float32: sums of the logits' size in another order.
     assert worst_error(found, expected) < 1e-5

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cached_ds.windows.cut import Document, cut, documents_of, find_documents, lay_out_passes
+from cached_ds.windows.cut import Document, cut, documents_in, find_runs, holes_between, lay_out_passes, runs_of
 from helpers import oracle
 
 
@@ -29,7 +29,7 @@ class Case:
     multiple: int
 
     def documents(self):
-        found = find_documents(self.mask)
+        found = documents_in(find_runs(self.mask))
         return [dataclasses.replace(d, head=self.head + self.prefix[d.row], tail=self.tail) for d in found]
 
     def windows(self):
@@ -143,7 +143,7 @@ def test_a_pass_ends_when_it_is_full_or_the_next_window_is_less_than_half_as_lon
 
 def test_a_pass_gathers_values_and_fills_empty_slots():
     ids = torch.tensor([[10, 11, 12, 99], [20, 21, 99, 99]])
-    windows = [w for d in find_documents((ids < 99).long()) for w in cut(d, window=4, overlap=0)]
+    windows = [w for d in find_runs((ids < 99).long()) for w in cut(d, window=4, overlap=0)]
     (layout,) = lay_out_passes(windows, windows_per_pass=2)
     assert layout.gather(ids, -7).tolist() == [[10, 11, 12], [20, 21, -7]]
     assert not layout.full
@@ -151,12 +151,16 @@ def test_a_pass_gathers_values_and_fills_empty_slots():
 
 def test_an_empty_row_is_refused():
     with pytest.raises(ValueError, match="document 1 has no tokens; remove empty documents"):
-        find_documents(torch.tensor([[1, 1], [0, 0]]))
+        find_runs(torch.tensor([[1, 1], [0, 0]]))
 
 
-def test_holes_are_refused():
-    with pytest.raises(ValueError, match="document 0 has 2 holes between its tokens; padding is allowed on the left"):
-        find_documents(torch.tensor([[1, 0, 0, 1]]))
+def test_a_document_reaches_from_its_first_token_to_its_last():
+    runs = find_runs(torch.tensor([[0, 1, 0, 0, 1, 1], [1, 1, 0, 1, 0, 1], [1, 1, 0, 0, 0, 0]]))
+    assert [(run.row, run.start, run.length) for run in runs] == [
+        (0, 1, 1), (0, 4, 2), (1, 6, 2), (1, 9, 1), (1, 11, 1), (2, 12, 2)
+    ]  # fmt: skip
+    assert [(each.row, each.start, each.length) for each in documents_in(runs)] == [(0, 1, 5), (1, 6, 6), (2, 12, 2)]
+    assert holes_between(runs).tolist() == [2, 3, 8, 10]
 
 
 @pytest.mark.parametrize("overlap", [0, 1])
@@ -168,6 +172,6 @@ def test_a_window_without_room_for_content_is_refused(overlap):
 
 def test_a_mask_is_read_once_and_again_after_it_was_changed():
     mask = torch.tensor([[1, 1, 1, 0]])
-    assert documents_of(mask) is documents_of(mask)
+    assert runs_of(mask) is runs_of(mask)
     mask[0, 3] = 1
-    assert [document.length for document in documents_of(mask)] == [4]
+    assert [document.length for document in runs_of(mask)] == [4]

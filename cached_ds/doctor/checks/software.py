@@ -1,4 +1,4 @@
-"""Software: the same versions and the same code on every rank, and a command line that launch/train.py accepts."""
+"""Software: tested versions, and the same on every rank as is the code; a command line that launch/train.py accepts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cached_ds.provenance import facts
 from cached_ds.run.arguments import parse
 from cached_ds.settings.config_files import read_mapping
 from cached_ds.settings.unknown_names import unknown
+from cached_ds.settings.versions import TESTED, refusal, warning
 
 TRAIN = facts.PACKAGE.parent / "launch" / "train.py"
 
@@ -26,9 +27,12 @@ def versions(context: RankContext) -> Facts:
 
 
 def judge_versions(reports: Reports, _: Limits) -> Iterator[Finding]:
-    """Find versions that differ from those of most ranks."""
+    """Find versions that differ from those of most ranks, and those that are not in the tested range."""
     for rank, name, value, usual in odd_values(reports, "versions"):
         yield Finding(rank=rank, text=f"{name} {value or 'is missing'}; other ranks have {usual}")
+    found = {item for facts in reports.values() for item in facts["versions"].items() if item[0] in TESTED}
+    yield from (Finding(text=text) for item in sorted(found) if (text := refusal(*item)))
+    yield from (Finding(text=text, warning=True) for item in sorted(found) if (text := warning(*item)))
 
 
 def show_versions(reports: Reports) -> str:

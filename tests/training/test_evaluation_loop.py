@@ -1,0 +1,70 @@
+"""Evaluation: every document once and in order, whatever the ranks, the batch size and the engine."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from helpers.rank_pool import RankPool
+from helpers.repo import ROOT
+from lab import evaluating, workshop
+
+COUNTS, BATCH_SIZES = (1, 3, 7), (1, 3)
+ENGINES = {"ddp": ("torchrun", {}), "zero3": ("deepspeed", {"deepspeed": str(ROOT / "ds_configs/zero3.json")})}
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """The workshop's model, and documents whose summaries differ in length."""
+    folder = workshop.build(tmp_path_factory.mktemp("many"))
+    rows = [
+        {"text": " ".join(workshop.WORDS[: 3 + 11 * number]), "summary": " ".join(workshop.WORDS[: 1 + number])}
+        for number in (2, 0, 5, 1, 6, 3, 4)
+    ]
+    (folder / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(many, tmp_path_factory):
+    """What one process finds."""
+    return evaluating.evaluate(many, str(tmp_path_factory.mktemp("out")), counts=COUNTS, batch_sizes=BATCH_SIZES)
+
+
+def same(found, expected, tolerance):
+    assert found.keys() == expected.keys()
+    for key, (metrics, texts, labels) in found.items():
+        assert metrics == pytest.approx(expected[key][0], rel=tolerance, abs=tolerance), key
+        assert (texts, labels) == expected[key][1:], key
+
+
+def test_the_loss_is_the_mean_over_label_tokens(many, alone):
+    for count in COUNTS:
+        for batch_size in BATCH_SIZES:
+            metrics, texts, labels = alone[count, batch_size]
+            assert metrics["loss"] == pytest.approx(evaluating.loss_per_token(many, count), rel=1e-12)
+            assert len(texts) == labels == count
+            assert texts == alone[7, 1][1][:count], "in the data's order"
+
+
+@pytest.mark.parametrize(("launcher", "name"), [(engine[0], name) for name, engine in ENGINES.items()], ids=ENGINES)
+def test_two_ranks_find_what_one_finds(launched, launcher, name, many, alone, tmp_path):
+    options = dict(counts=COUNTS, batch_sizes=BATCH_SIZES, **ENGINES[name][1])
+    if name == "zero3":  # DeepSpeed has no float64
+        options["dtype"] = torch.float32
+    for found in launched.run(launcher, evaluating.evaluate, folder=many, output=str(tmp_path), **options):
+        same(found, alone, 1e-12 if name == "ddp" else 1e-5)
+
+
+@pytest.mark.slow
+def test_four_ranks_find_what_one_finds(many, alone, tmp_path):
+    pool = RankPool(world=4)
+    try:
+        options = {"counts": COUNTS, "batch_sizes": BATCH_SIZES}
+        for found in pool.run(evaluating.evaluate, folder=many, output=str(tmp_path), timeout=300, **options):
+            same(found, alone, 1e-12)
+    finally:
+        pool.stop()
