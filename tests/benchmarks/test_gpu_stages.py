@@ -189,6 +189,8 @@ def test_a_peer_may_run_out_of_memory_and_a_wrong_text_may_not():
     assert not broken(promises(rows)) and "| full backpropagation | out of memory | – |" in gpu_report.speed(rows)
     rows[-1]["result"] = {"failed": gpu_report.NO_MEMORY}
     assert broken(promises(rows)) == ["stages and steps that failed"]
+    late = [{**row, "result": {"failed": gpu_report.NO_TIME}} for row in rows]
+    assert gpu_report.failed(late) == late[-1:], "cached_ds is what is to be measured"
     assert gpu_report.notes(rows) == ["failed: speed cached 65536: out of memory"]
     what = {"stage": "generation", "model": "m", "length": 9, "beams": 4, "tokens": 4}
     rows = [{"settings": what, "result": {"seconds": 1.0, "peak_bytes": 1, "same_tokens": False}, "round": 0}]
