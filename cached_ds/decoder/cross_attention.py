@@ -132,9 +132,9 @@ def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
         runs = whole_rows(*states.shape[:2]) if mask is None else runs_of(mask)
         state = decoder._cached_ds
         options = {"tile": state.config.tile, "keep_projections": state.call.keep_projections}
-        learns, takes_mask = state.call.learns, state.family.cross_attention.takes_mask
+        learns = state.call.learns
         kwargs["encoder_hidden_states"] = DocumentStates(states, runs, learns=learns, **options).placeholder()
-        kwargs["encoder_attention_mask"] = _one_byte_mask(states, kwargs) if takes_mask else None
+        kwargs["encoder_attention_mask"] = _one_byte_mask(states, kwargs)
         if kwargs.get("attention_mask") is None:
             kwargs["attention_mask"] = _causal_mask(decoder, _target(kwargs).shape[1])
     return args, kwargs

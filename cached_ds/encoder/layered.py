@@ -140,7 +140,9 @@ class Replayed(Swapped):
             from transformers.masking_utils import create_bidirectional_mask  # before 5.0 `attach` says what is missing
 
             mask = encoder_pass.inputs.get("attention_mask")
-            inputs["attention_mask"] = create_bidirectional_mask(self.encoder_config, states, mask)
+            inputs["attention_mask"] = create_bidirectional_mask(
+                config=self.encoder_config, inputs_embeds=states, attention_mask=mask
+            )
         if style.position_bias:
             inputs["position_bias"] = bias
         outputs = super().forward(states, **inputs)
@@ -150,10 +152,8 @@ class Replayed(Swapped):
 
 
 def _part(value: Any, rows: slice, width: int) -> Any:
-    """The part of a mask [N, w], or of positions [w], that belongs to a pass; other arguments are the same for all."""
-    if not isinstance(value, Tensor):
-        return value
-    return value[:width] if value.dim() == 1 else value[rows, :width]
+    """The rows of a mask [N, w] that belong to a pass; other arguments are the same for all passes."""
+    return value[rows, :width] if isinstance(value, Tensor) else value
 
 
 def attach_layers(encoder: Any) -> None:

@@ -18,7 +18,6 @@ from transformers.models.led.modeling_led import LEDEncoderBaseModelOutput
 
 from cached_ds.models.sizes import Size, bart_fields, led_fields, t5_fields
 from cached_ds.settings.config import CachedConfig
-from cached_ds.settings.versions import is_before
 
 ANY = "any"  # a special token whose id the model's config does not name: a language code
 
@@ -69,7 +68,6 @@ class CrossAttention:
         head_width: its attribute that holds the width of a head.
         scaling: its attribute by which scores are multiplied; None: they are not (T5).
         results: length of the tuple that it returns.
-        takes_mask: whether the decoder passes a mask of four dimensions on to it.
     """
 
     path: str = "encoder_attn"
@@ -80,7 +78,6 @@ class CrossAttention:
     head_width: str = "head_dim"
     scaling: str | None = "scaling"
     results: int = 2
-    takes_mask: bool = True
 
 
 @dataclass(frozen=True)
@@ -98,8 +95,6 @@ class EncoderLayer:
     own_mask: bool = False
 
 
-# Until transformers 5.4 the layers of BART's kind returned a tuple.
-_BART_LAYER = EncoderLayer(results=1 if is_before("transformers", "5.4") else None)
 _BART_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _T5_TOKENS = ("<pad>", "</s>", "<unk>", "<mask>")
 
@@ -132,7 +127,7 @@ class Family:
     global_attention: bool = False
     output: type[ModelOutput] = BaseModelOutput
     layers: str = "layers"
-    encoder_layer: EncoderLayer = _BART_LAYER
+    encoder_layer: EncoderLayer = EncoderLayer()
     cross_attention: CrossAttention = CrossAttention()
 
 
@@ -166,7 +161,7 @@ FAMILIES: dict[str, Family] = {
         global_attention=True,
         output=LEDEncoderBaseModelOutput,
         encoder_layer=EncoderLayer(results=1, own_mask=True),
-        cross_attention=CrossAttention(results=3, takes_mask=not is_before("transformers", "5.2")),
+        cross_attention=CrossAttention(results=3),
     ),
 }
 
