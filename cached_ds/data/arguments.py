@@ -49,6 +49,9 @@ class DataArguments:
     )
     source_prefix: str | None = flag("A prefix for every document, repeated in front of every window.")
     prefix_column: str | None = flag("The column with each document's own prefix, such as the query of QMSum.")
+    lang: str | None = flag("The language of documents and summaries, for a tokenizer of several, such as mBART's.")
+    source_lang: str | None = flag("The language of the documents, where the summaries' is another.")
+    target_lang: str | None = flag("The language of the summaries, where the documents' is another.")
     max_source_length: int | None = flag(
         "Cut documents to this many tokens, special tokens included. Default: documents are never cut."
     )
@@ -67,6 +70,7 @@ class DataArguments:
         for name in FILE_FIELDS.values():
             _check_file(name, getattr(self, name))
         self._check_columns()
+        self._check_languages()
         for name in _COUNTS:
             _check_count(name, getattr(self, name))
 
@@ -102,6 +106,16 @@ class DataArguments:
             raise ValueError(
                 f"dataset_config_name={self.dataset_config_name!r} without dataset_name: files have no configuration"
             )
+
+    def languages(self) -> tuple[str | None, str | None]:
+        """The language of the documents and that of the summaries, as far as they were given."""
+        return self.source_lang or self.lang, self.target_lang or self.lang
+
+    def _check_languages(self) -> None:
+        if self.lang is not None and (self.source_lang or self.target_lang) is not None:
+            raise ValueError(f"lang={self.lang!r} together with source_lang or target_lang: give lang, or both others")
+        if (self.source_lang is None) != (self.target_lang is None):
+            raise ValueError("source_lang and target_lang: give both, or lang where they are the same")
 
     def _check_columns(self) -> None:
         if self.source_prefix is not None and self.prefix_column is not None:

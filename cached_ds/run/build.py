@@ -21,6 +21,7 @@ from transformers import (
 from cached_ds.attachment import attach
 from cached_ds.data import load_splits, tokenize_splits, train_tokenizer
 from cached_ds.models.families import family_of
+from cached_ds.models.languages import choose_languages
 from cached_ds.models.shapes import family_name, is_shape, make_config
 from cached_ds.run.arguments import Arguments
 
@@ -48,13 +49,15 @@ def build_tokenizer(arguments: Arguments, texts: DatasetDict) -> PreTrainedToken
     """The tokenizer of the model or, for a built-in shape without one, one that rank 0 trains on the training text.
 
     Raises:
-        ValueError: a tokenizer to train, but no training text.
+        ValueError: a tokenizer to train, but no training text; what `choose_languages` refuses.
     """
     model = arguments.model
     name = model.tokenizer_name or model.model_name_or_path or model.config_name
     assert name is not None, "ModelArguments asks for a model"
     if name != model.config_name or not is_shape(name):
-        return AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        choose_languages(tokenizer, *arguments.data.languages())
+        return tokenizer
     if "train" not in texts:
         raise ValueError(f"--config_name {name} trains its tokenizer on the training documents; give --train_file")
     return _trained_tokenizer(arguments, texts["train"], family_name(name))

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import Dataset, Sampler
-from transformers import Seq2SeqTrainingArguments
+from transformers import PreTrainedTokenizerBase, Seq2SeqTrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from cached_ds import fsdp
 from cached_ds.attachment import ensure_attached, inner_model
 from cached_ds.decoder.chunked_loss import has_chunked_loss
 from cached_ds.encoder.guards import refuse_sequence_parallelism
+from cached_ds.models.start_tokens import agree_on_start
 from cached_ds.settings.config import CachedConfig
 from cached_ds.training.evaluation_loop import EveryDocumentOnce
 from cached_ds.training.progress import TokenProgressCallback
@@ -32,6 +33,7 @@ class CachedSeq2SeqTrainer(EveryDocumentOnce):
       of lengths (`length_column_name`);
     - FSDP2 by accelerate's settings works with tied embeddings and on the CPU, and `save_model` writes the whole model;
     - in evaluation every document counts once, in the data's order, and the loss is a mean over label tokens;
+    - generation starts from the token from which training starts;
     - label smoothing in training needs no logits;
     - the progress bar shows tokens per second and windows.
 
@@ -57,6 +59,8 @@ class CachedSeq2SeqTrainer(EveryDocumentOnce):
         """Attach the model, set the Trainer up, and shard the model if FSDP is asked for."""
         ensure_attached(model, cached)
         super().__init__(model=model, args=args, **arguments)
+        if isinstance(self.processing_class, PreTrainedTokenizerBase):
+            agree_on_start(inner_model(model), self.processing_class)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TokenProgressCallback)
         if self.is_fsdp_enabled:
