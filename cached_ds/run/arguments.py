@@ -21,6 +21,7 @@ from cached_ds.data.arguments import flag
 from cached_ds.evaluation.words import TOKENIZERS
 from cached_ds.models.shapes import family_name, is_shape
 from cached_ds.run.flags import normalise, value_of
+from cached_ds.run.training_checks import check_training
 from cached_ds.settings.config import CachedConfig
 
 
@@ -125,6 +126,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     if not torch.accelerator.is_available():
         flags.append("--use_cpu")  # without it every rank on such a machine takes itself to be alone
     model, data, cached, training = _parser().parse_args_into_dataclasses(flags)
+    check_training(training)
     training.prediction_loss_only |= not training.predict_with_generate  # nobody reads all documents' logits
     training.generation_num_beams = model.num_beams or training.generation_num_beams
     training.generation_max_length = (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import torch
 from accelerate import PartialState
@@ -20,9 +21,11 @@ from transformers import (
 
 from cached_ds.attachment import attach
 from cached_ds.data import load_splits, tokenize_splits, train_tokenizer
+from cached_ds.data.sources.local_files import location_of
 from cached_ds.models.families import family_of
 from cached_ds.models.languages import choose_languages
 from cached_ds.models.shapes import family_name, is_shape, make_config
+from cached_ds.models.token_ids import Frame
 from cached_ds.run.arguments import Arguments
 
 WANTED_SPLITS = {"train": "do_train", "validation": "do_eval", "test": "do_predict"}
@@ -42,7 +45,35 @@ def build_data(arguments: Arguments) -> tuple[DatasetDict, PreTrainedTokenizerBa
             raise ValueError(f"--{flag} needs {split} documents; give --{split}_file, or a data set with that split")
     tokenizer = build_tokenizer(arguments, texts)
     with arguments.training.main_process_first(desc="tokenizing the documents"):
-        return tokenize_splits(texts, tokenizer=tokenizer, arguments=arguments.data), tokenizer
+        splits = tokenize_splits(texts, tokenizer=tokenizer, arguments=arguments.data)
+    taken = Frame.of(tokenizer).size + 2 * arguments.cached.overlap
+    check_prefixes(splits, arguments.data.files(), window=arguments.cached.window, taken=taken)
+    return splits, tokenizer
+
+
+def check_prefixes(splits: DatasetDict, files: Mapping[str, Path], *, window: int, taken: int) -> None:
+    """Refuse prefixes that leave a window no room for content.
+
+    Args:
+        splits: tokenized.
+        files: where they come from, as far as that is a file.
+        window: tokens of a window.
+        taken: how many of them special tokens and overlap take.
+
+    Raises:
+        ValueError: the first document with such a prefix, with its file and line.
+    """
+    for split, rows in splits.items():
+        lengths = rows["prefix_length"] if "prefix_length" in rows.column_names else []
+        for number, length in enumerate(lengths):
+            if length + taken >= window:
+                where = f"{split}, document {number}"
+                if split in files:
+                    where = f"{files[split]}, {location_of(files[split], number)}"
+                raise ValueError(
+                    f"{where}: a prefix of {length} tokens leaves no room in a window of {window}, of which special "
+                    f"tokens and overlap take {taken}; use a larger --window, or a shorter prefix"
+                )
 
 
 def build_tokenizer(arguments: Arguments, texts: DatasetDict) -> PreTrainedTokenizerBase:

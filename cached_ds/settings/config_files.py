@@ -17,11 +17,23 @@ FILE_ENDINGS = (".yaml", ".yml", ".json")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, except that a key may appear only once in its mapping."""
+    """YAML's safe loader, except that a key is text that appears once in its mapping, and that there are no aliases.
+
+    An alias may stand for a part of itself, or for gigabytes in a few lines.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            message = f"alias *{event.anchor}: write the value out"
+            raise yaml.constructor.ConstructorError(None, None, message, event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a name", key.start_mark)
             if key.value in seen:
                 message = f"key {key.value!r} appears twice in one mapping"
                 raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
@@ -53,21 +65,37 @@ def read_json(path: str | Path) -> dict[str, Any]:
                 raise ValueError(f"{path}: key {key!r} appears {count} times in one object")
         return dict(pairs)
 
+    def number(text: str) -> float:
+        raise ValueError(f"{path}: {text} is no number in JSON")
+
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=unique)
+        content = json.loads(_text(path), object_pairs_hook=unique, parse_constant=number)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: nested too deeply") from error
     return _mapping(content, path=path)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises what `read_mapping` raises."""
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        content = yaml.load(_text(path), Loader=_UniqueKeyLoader)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(f"{path}{line}: {error.problem}") from error
+    except yaml.YAMLError as error:  # a control character
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: nested too deeply") from error
     return _mapping(content, path=path)
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
 
 
 def _mapping(content: object, *, path: str | Path) -> dict[str, Any]:

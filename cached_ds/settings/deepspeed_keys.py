@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import functools
 import typing
-from collections.abc import Iterator, KeysView, Mapping
+from collections.abc import Iterator, KeysView, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from cached_ds.settings.config_files import read_json
 from cached_ds.settings.extras import needed_by
@@ -26,13 +28,24 @@ with needed_by("a DeepSpeed config"):
     from deepspeed.comm.config import CommsLoggerConfig
     from deepspeed.compile.config import CompileConfig
     from deepspeed.monitor.config import DeepSpeedMonitorConfig
-    from deepspeed.runtime.config import DeepSpeedConfig, HybridEngineConfig
+    from deepspeed.runtime.config import DEEPSPEED_OPTIMIZERS, DeepSpeedConfig, HybridEngineConfig
+    from deepspeed.runtime.lr_schedules import VALID_LR_SCHEDULES
     from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
     from deepspeed.runtime.tensor_parallel.config import TPTrainingConfig
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
     from deepspeed.utils.config import DeepSpeedThroughputTimerConfig
-    from pydantic import BaseModel
+    from pydantic import BaseModel, ValidationError
 
+MODELS: dict[str, type[BaseModel]] = {
+    "zero_optimization": DeepSpeedZeroConfig,
+    "fp16": DeepSpeedFP16Config,
+    "bf16": DeepSpeedBF16Config,
+    "bfloat16": DeepSpeedBF16Config,
+    "comms_logger": CommsLoggerConfig,
+    "compile": CompileConfig,
+    "hybrid_engine": HybridEngineConfig,
+    "tensor_parallel": TPTrainingConfig,
+}
 # Known keys of a section: key -> the known keys below it, or None where anything is allowed below.
 Schema = dict[str, "Schema | None"]
 
@@ -65,14 +78,15 @@ class _Probe(dict[str, Any]):
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """The DeepSpeed config in a JSON file, its keys checked.
+    """The DeepSpeed config in a JSON file, its keys and values checked.
 
     Raises:
-        ValueError: an unknown key, or a file that is not a JSON object.
+        ValueError: an unknown key, a value that DeepSpeed does not take, or a file that is not a JSON object.
         OSError: the file cannot be read.
     """
     config = read_json(path)
     check_keys(config, source=str(path))
+    check_values(config, source=str(path))
     return config
 
 
@@ -91,6 +105,67 @@ def check_keys(config: Mapping[str, Any], *, source: str) -> None:
         raise ValueError(f"{source}: {'; '.join(complaints)}")
 
 
+def check_values(config: Mapping[str, Any], *, source: str) -> None:
+    """Refuse values that DeepSpeed would notice late or never; "auto" is filled in by transformers.
+
+    Args:
+        config: the content of a DeepSpeed config, its keys checked.
+        source: where it comes from, for the message.
+
+    Raises:
+        ValueError: the first wrong value, with its key and what is allowed.
+    """
+    for name, model in MODELS.items():
+        section = config.get(name)
+        if section is not None and not isinstance(section, Mapping):
+            raise ValueError(f"{source}: {name}={section!r} is refused; allowed is a mapping")
+        try:
+            model(**_without_auto(section or {}))
+        except (ValidationError, ValueError, AssertionError, TypeError) as error:
+            raise ValueError(f"{source}: {name}{_told(error)}") from error
+    for name in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
+        value = config.get(name, "auto")
+        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError(f'{source}: {name}={value!r} is refused; allowed is "auto" or an integer >= 1')
+    clipping = config.get("gradient_clipping", "auto")
+    if clipping != "auto" and not (_is_number(clipping) and 0 <= clipping < float("inf")):
+        raise ValueError(f'{source}: gradient_clipping={clipping!r} is refused; allowed is "auto" or a number >= 0')
+    _check_type(config, "optimizer", DEEPSPEED_OPTIMIZERS, torch.optim, source)
+    _check_type(config, "scheduler", VALID_LR_SCHEDULES, torch.optim.lr_scheduler, source)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _without_auto(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_auto(value) if isinstance(value, Mapping) else value
+        for key, value in section.items()
+        if value != "auto"
+    }
+
+
+def _told(error: Exception) -> str:
+    """The first complaint: a pydantic one with the key below the section."""
+    if not isinstance(error, ValidationError):
+        return f": {error}"
+    first = error.errors()[0]
+    return f"{''.join(f'.{key}' for key in first['loc'])}={first['input']!r} is refused: {first['msg']}"
+
+
+def _check_type(config: Mapping[str, Any], name: str, known: Sequence[str], module: object, source: str) -> None:
+    """Refuse an optimizer or a scheduler that neither DeepSpeed nor torch has."""
+    section = config.get(name)
+    if section is None:
+        return
+    kind = section.get("type") if isinstance(section, Mapping) else section
+    if not isinstance(kind, str) or (kind.lower() not in map(str.lower, known) and not hasattr(module, kind)):
+        raise ValueError(
+            f"{source}: {name}.type={kind!r} is refused; allowed are {', '.join(known)}, and those of torch"
+        )
+
+
 def _complaints(config: Mapping[str, Any], schema: Schema, *, prefix: str) -> Iterator[str]:
     for key, value in config.items():
         below = schema.get(key)
@@ -102,19 +177,9 @@ def _complaints(config: Mapping[str, Any], schema: Schema, *, prefix: str) -> It
 
 @functools.cache
 def _deepspeed_schema() -> Schema:
-    models: dict[str, type[BaseModel]] = {
-        "zero_optimization": DeepSpeedZeroConfig,
-        "fp16": DeepSpeedFP16Config,
-        "bf16": DeepSpeedBF16Config,
-        "bfloat16": DeepSpeedBF16Config,
-        "comms_logger": CommsLoggerConfig,
-        "compile": CompileConfig,
-        "hybrid_engine": HybridEngineConfig,
-        "tensor_parallel": TPTrainingConfig,
-    }
     schema = _looked_up()
     schema |= _fields(DeepSpeedMonitorConfig)
-    schema |= {name: _fields(model) for name, model in models.items()}
+    schema |= {name: _fields(model) for name, model in MODELS.items()}
     schema["sequence_parallel_size"] = None  # looked up only where a process group exists
     schema["timers"] = {"throughput": _fields(DeepSpeedThroughputTimerConfig)}
     return schema

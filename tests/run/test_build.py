@@ -9,8 +9,9 @@ import torch
 from transformers import AutoTokenizer
 
 from cached_ds.data import train_tokenizer
+from cached_ds.run import build
 from cached_ds.run.arguments import parse
-from cached_ds.run.build import build_model
+from cached_ds.run.build import build_data, build_model
 from helpers import tiny
 from helpers.repo import ROOT
 
@@ -58,3 +59,27 @@ def test_led_is_trained_with_the_recipe_of_its_paper_unless_the_flags_say_otherw
 def test_the_shipped_configs_accumulate_and_reduce_in_float32(name):
     config = json.loads((ROOT / "ds_configs" / f"{name}.json").read_text(encoding="utf-8"))
     assert config["communication_data_type"] == config["data_types"]["grad_accum_dtype"] == "fp32"
+
+
+def test_a_prefix_that_leaves_no_room_is_refused_by_file_and_line(narrow, tmp_path):
+    rows = [{"text": TEXT, "summary": "one", "q": "one " * count} for count in (2, 14)]
+    (tmp_path / "train.jsonl").write_text("".join(f"\n{json.dumps(row)}" for row in rows), encoding="utf-8")
+    message = r"train.jsonl, line 3: a prefix of 14 tokens leaves no room in a window of 16, of which .* take 2"
+    with pytest.raises(ValueError, match=message):
+        build_data(parse([*narrow, "--prefix_column", "q"]))
+
+
+def test_languages_of_a_tokenizer_that_has_none_are_refused(narrow):
+    with pytest.raises(ValueError, match="lang='de_DE': this tokenizer has no languages"):
+        build_data(parse([*narrow, "--lang", "de_DE"]))
+
+
+def test_a_model_in_which_nothing_is_trainable_is_refused(narrow, monkeypatch):
+    monkeypatch.setattr(build.AutoModelForSeq2SeqLM, "from_pretrained", lambda *_, **__: frozen())
+    with pytest.raises(ValueError, match="nothing in this model is trainable; merge an adapter"):
+        built([*narrow, "--do_train", "true"])
+
+
+def frozen():
+    """What transformers loads from the folder of an adapter."""
+    return tiny.make_model("bart").requires_grad_(False)

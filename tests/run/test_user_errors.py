@@ -38,6 +38,17 @@ def test_unknown_recipe_key_names_file_and_nearest(tmp_path):
         ({"recompute": "some"}, "recompute='some' is refused"),
         ({"train_file": "nowhere.jsonl"}, "nowhere.jsonl"),
         ({"num_beams": 0}, "--num_beams 0 is refused"),
+        ({"rouge_tokenizer": "french"}, "--rouge_tokenizer french is refused; allowed is english or unicode"),
+        ({"learning_rate": "nan"}, "--learning_rate nan is refused; allowed is a number >= 0"),
+        ({"weight_decay": "inf"}, "--weight_decay inf is refused"),
+        ({"max_grad_norm": "-1"}, "--max_grad_norm -1.0 is refused"),
+        (
+            {"label_smoothing_factor": "1.5"},
+            "--label_smoothing_factor 1.5 is refused; allowed is a number >= 0 and < 1",
+        ),
+        ({"per_device_train_batch_size": 0}, "--per_device_train_batch_size 0 is refused"),
+        ({"gradient_accumulation_steps": 0}, "--gradient_accumulation_steps 0 is refused"),
+        ({"lang": "de_DE", "source_lang": "de_DE"}, "lang='de_DE' together with source_lang"),
         ({"config_name": "tiny-bart"}, "either --model_name_or_path"),
         ({"max_steps": "1e3"}, "max_steps/--max-steps: invalid int value: '1e3'"),
     ],
@@ -50,6 +61,26 @@ def test_unknown_shape_names_the_nearest(tmp_path):
     words = ["--config_name", "tiny-brat", "--dataset_name", "pysource", "--output_dir", str(tmp_path)]
     with pytest.raises(ValueError, match="did you mean 'tiny-bart'"):
         parse(words)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"train_batch_size": 0}, 'train_batch_size=0 is refused; allowed is "auto" or an integer >= 1'),
+        ({"gradient_clipping": -1}, "gradient_clipping=-1 is refused"),
+        ({"zero_optimization": {"stage": 7}}, "zero_optimization.stage=7 is refused"),
+        ({"zero_optimization": 2}, "zero_optimization=2 is refused; allowed is a mapping"),
+        ({"zero_optimization": {"offload_optimizer": {"device": "gpu"}}}, "offload_optimizer.device='gpu' is refused"),
+        ({"bf16": {"enabled": 3}}, "bf16.enabled=3 is refused"),
+        ({"optimizer": {"type": "AdamNope"}}, "optimizer.type='AdamNope' is refused; allowed are adagrad"),
+        ({"scheduler": {"type": 5}}, "scheduler.type=5 is refused"),
+        ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps=2 vs hf gradient_accumulation_steps=3"),
+    ],
+)
+def test_deepspeed_values_that_are_not_allowed(folder, tmp_path, section, message):
+    config = {"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": "auto"} | section
+    (tmp_path / "ds.json").write_text(json.dumps(config), encoding="utf-8")
+    assert message in refused(folder, tmp_path, deepspeed=tmp_path / "ds.json")
 
 
 def test_a_stray_word_is_not_a_recipe():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,6 +62,11 @@ def load_file(path: Path, columns: Columns, *, split: str) -> Dataset:
         fingerprint=Hasher.hash(identity),
         writer_batch_size=_WRITER_BATCH,
     )
+
+
+def location_of(path: Path, number: int) -> str:
+    """Where the record `number`, counted from 0, is in a file: `line 3` or `row 3`."""
+    return next(itertools.islice(read_records(path), number, None))[0]
 
 
 def _documents(path: Path, roles: Mapping[str, str]) -> Iterator[dict[str, str]]:
