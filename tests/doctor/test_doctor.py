@@ -25,7 +25,7 @@ CALM = Limits(min_bandwidth=1e-3, max_latency=1e4, min_memory=1, min_disk=1, min
 
 
 def other_version(patch):
-    patch.setattr(facts, "_version", lambda name: f"{name}-99")
+    patch.setattr(facts, "_version", lambda _: "99.1")
 
 
 def no_train_script(patch):
@@ -47,7 +47,7 @@ def no_memory_figures(patch):
 
 
 PLANTS = {
-    other_version: "torch torch-99; other ranks have 2",
+    other_version: "torch 99.1; other ranks have 2",
     no_train_script: "missing here, but not everywhere: launch/train.py",
     clock_ahead: "its clock is 60.0 s ahead of that of rank 0",
     slow_link: "the link to rank 0",
