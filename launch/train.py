@@ -33,7 +33,7 @@ try:
     from cached_ds.ranks.discovery import RankInfo
     from cached_ds.ranks.startup import start_rank
     from cached_ds.run.arguments import Arguments, parse
-    from cached_ds.run.build import build_data, build_model
+    from cached_ds.run.build import build_data, build_model, check_targets
     from cached_ds.run.flags import without_local_rank
     from cached_ds.training import checkpoints
 except MissingExtra as missing:
@@ -65,6 +65,7 @@ def work(argv: Sequence[str]) -> None:
         set_seed(arguments.training.seed)
         splits, tokenizer = build_data(arguments)
         model: Any = build_model(arguments, tokenizer)  # its class is the one that its config names
+        check_targets(model, splits, arguments.training)
         trainer = CachedSeq2SeqTrainer(
             model,
             arguments.training,

@@ -22,10 +22,17 @@ class Frame:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, *, target: bool = False) -> Frame:
-        """The frame of a document or, with `target`, of a summary, found by tokenizing one letter."""
+        """The frame of a document or, with `target`, of a summary, found by tokenizing one letter.
+
+        Raises:
+            ValueError: a tokenizer that knows no text: that of a folder without one.
+        """
         role = "text_target" if target else "text"
         probe = tokenizer(**{role: "a"}, return_special_tokens_mask=True)
         ids, special = probe["input_ids"], probe["special_tokens_mask"]
+        if 0 not in special:
+            name = tokenizer.name_or_path or "the tokenizer"
+            raise ValueError(f"{name}: has no tokens for text; give --tokenizer_name")
         first, last = special.index(0), len(special) - special[::-1].index(0)
         return cls(head=ids[:first], tail=ids[last:])
 

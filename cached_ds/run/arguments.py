@@ -34,6 +34,9 @@ class ModelArguments:
         "A model without pretrained weights: a built-in shape such as tiny-bart or base-t5, a folder, or a hub name."
     )
     tokenizer_name: str | None = flag("A tokenizer. Default: the model's, or one trained on the training text.")
+    cache_dir: str | None = flag("Where models and tokenizers of the hub are kept. Default: the hub's own cache.")
+    model_revision: str = flag("Which version of a model on the hub: a branch, a tag or a commit.", default="main")
+    token: str | None = flag("Access token of the hub. Default: that of `hf auth login`.")
     vocab_size: int = flag("Size of the vocabulary of a tokenizer trained on the training text.", default=8192)
     num_beams: int | None = flag("Beams of generation in evaluation and prediction. Default: the model's own.")
     rouge_tokenizer: str = flag(
@@ -41,6 +44,10 @@ class ModelArguments:
         default="english",
     )
     num_samples: int = flag("Show this many generated summaries at the end.", default=3)
+
+    def from_hub(self) -> dict[str, str | None]:
+        """What `from_pretrained` has to know of the hub."""
+        return {"cache_dir": self.cache_dir, "revision": self.model_revision, "token": self.token}
 
     def __post_init__(self) -> None:
         """Refuse arguments that name no model or two, and numbers out of range."""
@@ -119,10 +126,10 @@ def parse(argv: Sequence[str]) -> Arguments:
             file, keys that DeepSpeed does not know.
     """
     flags = read_flags(argv)
-    if (deepspeed_file := value_of(flags, "--deepspeed")) is not None:
+    if (given := value_of(flags, "--deepspeed")) is not None:
         from cached_ds.settings import deepspeed_keys  # imports DeepSpeed, which other runs need not have
 
-        deepspeed_keys.load(deepspeed_file)
+        deepspeed_keys.load_given(given)
     if not torch.accelerator.is_available():
         flags.append("--use_cpu")  # without it every rank on such a machine takes itself to be alone
     model, data, cached, training = _parser().parse_args_into_dataclasses(flags)

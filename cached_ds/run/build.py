@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from cached_ds.models.shapes import family_name, is_shape, make_config
 from cached_ds.models.token_ids import Frame
 from cached_ds.run.arguments import Arguments
 
+logger = logging.getLogger(__name__)
 WANTED_SPLITS = {"train": "do_train", "validation": "do_eval", "test": "do_predict"}
 TOKENIZER_TRAINING_CHARACTERS = 20_000_000  # enough text for a vocabulary; a corpus of books would take hours
 
@@ -86,7 +88,7 @@ def build_tokenizer(arguments: Arguments, texts: DatasetDict) -> PreTrainedToken
     name = model.tokenizer_name or model.model_name_or_path or model.config_name
     assert name is not None, "ModelArguments asks for a model"
     if name != model.config_name or not is_shape(name):
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, **model.from_hub())
         choose_languages(tokenizer, *arguments.data.languages())
         return tokenizer
     if "train" not in texts:
@@ -124,12 +126,18 @@ def build_model(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Pre
     name, cached = str(arguments.model.config_name), arguments.cached
     if arguments.model.model_name_or_path is not None:
         dtype = _loading_dtype(arguments.training)
-        model = AutoModelForSeq2SeqLM.from_pretrained(arguments.model.model_name_or_path, dtype=dtype)
+        model = AutoModelForSeq2SeqLM.from_pretrained(
+            arguments.model.model_name_or_path, dtype=dtype, **arguments.model.from_hub()
+        )
     elif is_shape(name):
         positions = max(cached.window, arguments.training.generation_max_length or 0, arguments.data.max_target_length)
         model = AutoModelForSeq2SeqLM.from_config(make_config(name, tokenizer, positions=positions))
     else:
-        model = AutoModelForSeq2SeqLM.from_config(AutoConfig.from_pretrained(name))
+        model = AutoModelForSeq2SeqLM.from_config(AutoConfig.from_pretrained(name, **arguments.model.from_hub()))
+    known = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > known:
+        logger.warning("the embeddings grow from %d to %d tokens, as many as the tokenizer has", known, len(tokenizer))
+        model.resize_token_embeddings(len(tokenizer))
     if arguments.training.do_train and not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(
             f"{arguments.model.model_name_or_path}: nothing in this model is trainable; merge an adapter into its base "
@@ -138,6 +146,29 @@ def build_model(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Pre
     if cached.global_first_token is None and family_of(model.config).global_attention:
         cached = dataclasses.replace(cached, global_first_token=True)
     return attach(model, cached)
+
+
+def check_targets(model: PreTrainedModel, splits: DatasetDict, training: Seq2SeqTrainingArguments) -> None:
+    """Refuse summaries that are longer than the decoder's table of positions, whether read or to be written.
+
+    Raises:
+        ValueError: the flag that shortens them.
+    """
+    config, family = model.config, family_of(model.config)
+    name = "max_decoder_position_embeddings" if hasattr(config, "max_decoder_position_embeddings") else family.positions
+    if name is None:
+        return
+    positions = getattr(config, name)
+    longest = {split: max(map(len, rows["labels"]), default=0) for split, rows in splits.items()}
+    flags = {"max_target_length": longest.get("train", 0)}
+    flags["val_max_target_length"] = max(longest.get("validation", 0), longest.get("test", 0))
+    flags["generation_max_length"] = (training.generation_max_length or 0) if training.predict_with_generate else 0
+    for flag, length in flags.items():
+        if length > positions:
+            raise ValueError(
+                f"summaries of {length} tokens are refused; allowed is at most {positions}, the decoder's positions: "
+                f"give --{flag} {positions}"
+            )
 
 
 def _loading_dtype(training: Seq2SeqTrainingArguments) -> torch.dtype | None:

@@ -9,6 +9,16 @@ from typing import Any
 from cached_ds.settings.config_files import FILE_ENDINGS, read_mapping
 from cached_ds.settings.unknown_names import unknown
 
+# Flags of transformers' run_summarization.py that are not taken, and why.
+EXPLAINED = {
+    "use_fast_tokenizer": "transformers has one kind of tokenizer only; leave the flag out",
+    "trust_remote_code": "code from the hub is never run",
+    "resize_position_embeddings": "windows fit the encoder's positions, however long a document is; leave the flag out",
+    "pad_to_max_length": "documents are padded to the longest of their batch; leave the flag out",
+    "ignore_pad_token_for_loss": "padding never counts in the loss; leave the flag out",
+    "forced_bos_token": "the first token of summaries is that of training; for languages use --lang",
+}
+
 
 def normalise(argv: Sequence[str], known: Mapping[str, Collection[str]]) -> list[str]:
     """The command line as flags only: a leading recipe is opened, and DeepSpeed's spelling becomes `--deepspeed FILE`.
@@ -29,8 +39,14 @@ def normalise(argv: Sequence[str], known: Mapping[str, Collection[str]]) -> list
     for flag in flags:
         name = flag.split("=")[0]
         if flag.startswith("--") and name not in known:
-            raise ValueError(unknown(name, known, kind="flag"))
+            raise ValueError(_explained(name) or unknown(name, known, kind="flag"))
     return flags
+
+
+def _explained(name: str) -> str | None:
+    """What to say of a flag that `run_summarization.py` has and that makes no sense here."""
+    reason = EXPLAINED.get(name.removeprefix("--"))
+    return f"{name} is refused: {reason}" if reason else None
 
 
 def without_local_rank(argv: Sequence[str]) -> list[str]:
@@ -54,7 +70,7 @@ def _recipe_flags(path: str, known: Mapping[str, Collection[str]]) -> list[str]:
     names = {flag.removeprefix("--") for flag in known if "-" not in flag.removeprefix("--")}
     for name in recipe:
         if name not in names:
-            raise ValueError(f"{path}: {unknown(name, names, kind='key')}")
+            raise ValueError(f"{path}: {_explained(name) or unknown(name, names, kind='key')}")
     return [word for name, value in recipe.items() for word in _as_flag(name, value, known[f"--{name}"])]
 
 

@@ -13,6 +13,7 @@ DeepSpeed has removed count as known: DeepSpeed refuses them itself and says wha
 from __future__ import annotations
 
 import functools
+import json
 import typing
 from collections.abc import Iterator, KeysView, Mapping, Sequence
 from pathlib import Path
@@ -75,6 +76,21 @@ class _Probe(dict[str, Any]):
 
     def __copy__(self) -> _Probe:
         return self
+
+
+def load_given(text: str) -> dict[str, Any]:
+    """The DeepSpeed config that a flag gives: the path of a file, or the content itself, as a recipe may hold it.
+
+    Raises:
+        ValueError: what `load` refuses.
+        OSError: the file cannot be read.
+    """
+    if not text.lstrip().startswith("{"):
+        return load(text)
+    config = json.loads(text)
+    check_keys(config, source="deepspeed")
+    check_values(config, source="deepspeed")
+    return config
 
 
 def load(path: str | Path) -> dict[str, Any]:

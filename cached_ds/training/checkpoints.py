@@ -26,13 +26,15 @@ def choose_checkpoint(training: TrainingArguments) -> str | None:
     restarted if any rank says so, and a checkpoint as complete if all ranks see it complete. transformers would take
     the checkpoint with the largest number, complete or not.
 
-    Returns the path of a checkpoint, or None for a first start.
+    Returns the path of a checkpoint, or None for a first start; where none is complete, too, and that is logged.
 
     Raises:
-        ValueError: `--resume_from_checkpoint true`, and no checkpoint is complete on all ranks.
+        ValueError: a folder was asked for that is not there.
     """
     asked = str(training.resume_from_checkpoint or "false")
     if asked.lower() not in ("true", "false"):
+        if not Path(asked).is_dir():
+            raise ValueError(f"--resume_from_checkpoint {asked}: there is no such folder")
         return asked
     is_asked = asked.lower() == "true"
     resumes = is_asked or any(os.environ.get(name, "0") != "0" for name in RESTART_COUNTS)
@@ -42,9 +44,8 @@ def choose_checkpoint(training: TrainingArguments) -> str | None:
     complete = set.intersection(*(steps for _, steps, _ in answers))
     started = set.union(*(steps for _, _, steps in answers))
     skipped = ", ".join(f"checkpoint-{step}" for step in sorted(started - complete))
-    if not complete and is_asked:
-        found = f"those that are not are {skipped}" if skipped else "there is none"
-        raise ValueError(f"--resume_from_checkpoint true: no checkpoint in {training.output_dir} is complete; {found}")
+    if not complete:
+        logger.warning("no checkpoint in %s is complete: the run starts anew", training.output_dir)
     if skipped:
         logger.warning("skipped because they are not complete on all ranks: %s", skipped)
     return str(_folder(training, max(complete))) if complete else None

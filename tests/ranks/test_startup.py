@@ -60,6 +60,9 @@ def test_only_a_restart_goes_on_by_itself_and_only_from_what_is_complete(tmp_pat
     assert checkpoints.choose_checkpoint(training) is None, "a first start"
     training.resume_from_checkpoint = "false"
     assert checkpoints.choose_checkpoint(training) is None
+    training.resume_from_checkpoint = "nowhere"
+    with pytest.raises(ValueError, match="--resume_from_checkpoint nowhere: there is no such folder"):
+        checkpoints.choose_checkpoint(training)
     training.resume_from_checkpoint = str(tmp_path / "checkpoint-9")
     assert checkpoints.choose_checkpoint(training) == str(tmp_path / "checkpoint-9")
 
@@ -68,12 +71,12 @@ def test_only_a_restart_goes_on_by_itself_and_only_from_what_is_complete(tmp_pat
 def test_asked_to_resume_it_takes_the_last_complete_checkpoint_and_names_the_others(asked, tmp_path, caplog):
     """Transformers takes the largest number, whatever is in its folder."""
     training = SimpleNamespace(output_dir=tmp_path, resume_from_checkpoint=asked, world_size=1, process_index=0)
-    with pytest.raises(ValueError, match="^--resume_from_checkpoint true: no checkpoint .* complete; there is none"):
-        checkpoints.choose_checkpoint(training)
+    assert checkpoints.choose_checkpoint(training) is None
+    assert "is complete: the run starts anew" in caplog.text
     checkpoint(tmp_path, 12, state='{"global_')
     (tmp_path / "checkpoint-best").mkdir()
-    with pytest.raises(ValueError, match="is complete; those that are not are checkpoint-12$"):
-        checkpoints.choose_checkpoint(training)
+    assert checkpoints.choose_checkpoint(training) is None
+    caplog.clear()
     checkpoint(tmp_path, 9)
     checkpoint(tmp_path, 10)
     assert checkpoints.choose_checkpoint(training) == str(tmp_path / "checkpoint-10")

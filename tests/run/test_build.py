@@ -6,7 +6,8 @@ import json
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from datasets import Dataset
+from transformers import AutoTokenizer, BartTokenizer
 
 from cached_ds.data import train_tokenizer
 from cached_ds.run import build
@@ -83,3 +84,33 @@ def test_a_model_in_which_nothing_is_trainable_is_refused(narrow, monkeypatch):
 def frozen():
     """What transformers loads from the folder of an adapter."""
     return tiny.make_model("bart").requires_grad_(False)
+
+
+def test_embeddings_grow_with_the_tokenizer(narrow, caplog):
+    arguments = parse(narrow)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model.model_name_or_path)
+    tokenizer.add_tokens([f"new{number}" for number in range(tiny.VOCABULARY)])
+    model = build_model(arguments, tokenizer)
+    assert model.get_input_embeddings().num_embeddings == len(tokenizer) > tiny.VOCABULARY
+    assert f"the embeddings grow from {tiny.VOCABULARY} to {len(tokenizer)} tokens" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("flag", "more"), [("max_target_length", []), ("generation_max_length", ["--predict_with_generate"])]
+)
+def test_summaries_that_are_longer_than_the_decoders_positions_are_refused(narrow, flag, more):
+    arguments = parse([*narrow, "--max_target_length", "400", *more])
+    model = built(narrow)
+    longest = model.config.max_position_embeddings
+    labels = [1] * (longest + 1 if flag == "max_target_length" else 3)
+    splits = {"train": Dataset.from_dict({"labels": [labels]})}
+    with pytest.raises(
+        ValueError, match=f"allowed is at most {longest}, the decoder's positions: give --{flag} {longest}"
+    ):
+        build.check_targets(model, splits, arguments.training)
+
+
+def test_a_folder_without_a_tokenizer_is_named(narrow, monkeypatch):
+    monkeypatch.setattr(build.AutoTokenizer, "from_pretrained", lambda *_, **__: BartTokenizer())
+    with pytest.raises(ValueError, match="has no tokens for text; give --tokenizer_name"):
+        build_data(parse(narrow))

@@ -19,6 +19,25 @@ def refused(folder, tmp_path, **changes):
     return str(caught.value)
 
 
+def test_flags_of_run_summarization_that_are_not_taken_are_explained(folder, tmp_path):
+    assert "--trust_remote_code is refused: code from the hub" in refused(folder, tmp_path, trust_remote_code=True)
+    (tmp_path / "r.yaml").write_text("pad_to_max_length: true", encoding="utf-8")
+    with pytest.raises(ValueError, match="r.yaml: pad_to_max_length is refused: documents are padded to the longest"):
+        parse([str(tmp_path / "r.yaml")])
+
+
+def test_flags_of_the_hub_reach_those_who_load(folder, tmp_path):
+    words = flags(folder, tmp_path / "out", cache_dir="here", model_revision="v1", token="secret")
+    assert parse(words).model.from_hub() == {"cache_dir": "here", "revision": "v1", "token": "secret"}
+
+
+def test_a_recipe_may_hold_the_deepspeed_config_itself(folder, tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("deepspeed: {zero_optimization: {stage: 2}, train_batch_size: 0}", encoding="utf-8")
+    with pytest.raises(ValueError, match="^deepspeed: train_batch_size=0 is refused"):
+        parse([str(recipe), *flags(folder, tmp_path / "out")])
+
+
 def test_unknown_flag_names_the_nearest(folder, tmp_path):
     assert "'--windw': did you mean '--window'?" in refused(folder, tmp_path, windw=8)
 
