@@ -18,7 +18,7 @@ from packaging.version import Version
 TESTED = {
     "accelerate": ("1.12.0", "1.15.0"),
     "torch": ("2.9.1", "2.14.1"),
-    "transformers": ("5.4.0", "5.24.0"),
+    "transformers": ("5.5.0", "5.24.0"),
 }
 # Names that may go without notice; docs/design.md lists all that are borrowed.
 BORROWED = (
