@@ -83,7 +83,7 @@ def parse() -> argparse.Namespace:
     parser = flag_parser(__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[16384, 65536, 524288], help="tokens")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="of which depth")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds, each the fastest of several steps (default: 1)")
     add_trial_flags(parser)
     return parser.parse_args()
 

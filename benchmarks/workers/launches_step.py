@@ -3,10 +3,11 @@
     PYTHONPATH=benchmarks \
     python benchmarks/workers/launches_step.py '{"variant": "gpu", "length": 524288, "shape": {"encoder_layers": 12}}'
 
-The host's work depends on how many layers, windows, passes, tiles and chunks there are, not on their widths. So the
-step runs on a model of the right depth and a document of the right number of windows, but narrow ones, whose arithmetic
-takes next to no time; as a second part the real document is cut into its passes. The step is forward and backward under
-bf16 autocast with dropout; optimizer and clipping are not in it. The last line of stdout is the result as JSON.
+The host's work depends on how many layers, passes, tiles and chunks there are, not on their sizes. So kernels are
+counted on a model of the right depth and a document of the right number of windows, but narrow ones; and time is taken
+with one window in each pass, whose arithmetic takes next to none. As a second part the real document is cut into its
+passes. The step is forward and backward under bf16 autocast with dropout; optimizer and clipping are not in it. The
+last line of stdout is the result as JSON.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SIZES: dict[str, dict[str, int]] = {
     "cpu": {"windows_per_pass": 1, "tile": 1024},
     "gpu": {"windows_per_pass": device_sizes.windows_per_pass(GPU, 1024), "tile": device_sizes.tile(GPU)},
 }
-REPEATS = 5
+REPEATS, SECONDS = 3, 8  # at least so many runs, and more of short ones
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
@@ -45,19 +46,21 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     sizes, length = SIZES[settings["variant"]], settings["length"]
     shape = Shape(**{"target": 512, "dropout": 0.1, **settings["shape"]})
     narrow = replace(shape, window=shape.window // NARROW, target=shape.target // NARROW, **WIDTHS)
-    batch = make_batch(narrow, length=_narrowed(shape, narrow, length))
-    tile = -(-batch["input_ids"].numel() // -(-length // sizes["tile"]))
+    tiles = -(-length // sizes["tile"])
     with as_on_a_gpu():
-        model: Any = cached_ds.attach(
-            make_model(narrow, length=length), window=narrow.window, **{**sizes, "tile": tile}
-        )
-        step = _step(model, batch)
+        found = _count(*_prepared(narrow, _narrowed(shape, narrow, length), tiles, sizes["windows_per_pass"]))
+        model, batch, step = _prepared(narrow, narrow.length_of(found["passes"]), tiles, 1)
         step()
-        return {
-            **_count(model, batch, step),
-            "step_ms": _milliseconds(step),
-            "cut_ms": _milliseconds(_cut(model, shape, length, sizes["windows_per_pass"])),
-        }
+        cut = _cut(model, shape, length, sizes["windows_per_pass"])
+        return {**found, "step_ms": _milliseconds(step), "cut_ms": _milliseconds(cut)}
+
+
+def _prepared(narrow: Shape, length: int, tiles: int, windows_per_pass: int) -> tuple[Any, dict[str, Tensor], Any]:
+    """An attached model, a document in so many tiles, and the step."""
+    batch = make_batch(narrow, length=length)
+    sizes = {"windows_per_pass": windows_per_pass, "tile": -(-length // tiles)}
+    model: Any = cached_ds.attach(make_model(narrow, length=length), window=narrow.window, **sizes)
+    return model, batch, _step(model, batch)
 
 
 def _narrowed(shape: Shape, narrow: Shape, length: int) -> int:
@@ -80,11 +83,15 @@ def _step(model: Any, batch: dict[str, Tensor]) -> Callable[[], None]:
 
 
 def _count(model: Any, batch: dict[str, Tensor], step: Callable[[], None]) -> dict[str, Any]:
+    counters = model.get_encoder()._cached_ds.counters
+    step()
+    passes = (counters.encoder_forwards + 1) // 2  # each once more in backward, but for one
     model.zero_grad(set_to_none=True)
     to_device([*model.parameters(), *model.buffers(), *batch.values()])
     with counted() as kernels:
         step()
     return {
+        "passes": passes,
         "kernels": kernels.found.total(),
         "waits": kernels.waits.total(),
         "most": dict(kernels.found.most_common(12)),
@@ -109,7 +116,8 @@ def _cut(model: Any, shape: Shape, length: int, windows_per_pass: int) -> Callab
 def _milliseconds(run: Callable[[], object]) -> float:
     """Processor time, the least of some runs: disturbances only add to it."""
     found = []
-    for _ in range(REPEATS):
+    end = time.monotonic() + SECONDS
+    while len(found) < REPEATS or time.monotonic() < end:
         begin = time.process_time()
         run()
         found.append(1000 * (time.process_time() - begin))

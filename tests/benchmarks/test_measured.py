@@ -30,6 +30,7 @@ PLANS = [
     ("longest", []),
     ("scaling", ["--cores", "0", "1", "--engines", *COMPARED]),
     ("larger", []),
+    ("launches", []),
 ]
 
 
