@@ -74,7 +74,7 @@ larger: install
 launches: install
 	$(PYTHON) benchmarks/launches.py $(FLAGS)
 
-# The oldest and the newest releases that are tested, each in an environment over .venv; torch takes about 7 GB in each.
+# The oldest and the newest releases that are tested, each in an environment over .venv.
 compat: install
 	$(PYTHON) tests/versions/compat.py $(FLAGS)
 

@@ -16,9 +16,9 @@ from packaging.version import Version
 
 # Oldest and newest. Patches of the newest minor release count as tested.
 TESTED = {
-    "accelerate": ("1.12.0", "1.15.0"),
-    "torch": ("2.9.1", "2.14.1"),
-    "transformers": ("5.5.0", "5.24.0"),
+    "accelerate": ("1.15.0", "1.15.0"),
+    "torch": ("2.13.0", "2.14.1"),
+    "transformers": ("5.23.0", "5.24.0"),
 }
 # Names that may go without notice; docs/design.md lists all that are borrowed.
 BORROWED = (

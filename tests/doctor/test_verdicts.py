@@ -153,7 +153,7 @@ def test_of_two_opinions_that_of_rank_0_counts_and_of_three_the_usual_one():
 def test_a_version_that_is_too_old_is_found_once_and_one_that_is_too_new_is_a_warning():
     reports = {rank: {"versions": {"torch": "2.1.0", "transformers": "99.0"}} for rank in range(2)}
     old, new = judge(software.VERSIONS, reports, Limits()).findings
-    assert (old.rank, old.warning) == (None, False) and "torch 2.9.1 or newer, not 2.1.0" in old.text
+    assert (old.rank, old.warning) == (None, False) and "torch 2.13.0 or newer, not 2.1.0" in old.text
     assert (new.rank, new.warning) == (None, True) and "untested with transformers 99.0" in new.text
 
 
