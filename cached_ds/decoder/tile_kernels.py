@@ -99,8 +99,8 @@ class FlashCpu:
 
 
 @dataclass(frozen=True)
-class FlashCuda:
-    """FlashAttention as PyTorch ships it; its dropout is replayed from the counter that it returns."""
+class _Counted:
+    """A fused kernel whose dropout is replayed from the counter that forward returns."""
 
     scale: float
     dropout: float
@@ -109,6 +109,10 @@ class FlashCuda:
     def draws(self) -> tuple[bool, bool]:
         """In forward; backward has the counter that forward returned."""
         return self.dropout > 0, False
+
+
+class FlashCuda(_Counted):
+    """FlashAttention as PyTorch ships it."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Any]:
         """Output, log-sum-exp, and the state that the fused backward takes: bounds of sequences, seed and offset."""
@@ -127,21 +131,13 @@ class FlashCuda:
         )
 
 
-@dataclass(frozen=True)
-class EfficientCuda:
-    """Memory-efficient attention as PyTorch ships it; its dropout, too, is replayed from a counter.
+class EfficientCuda(_Counted):
+    """Memory-efficient attention as PyTorch ships it.
 
     Its log-sum-exp is padded to whole blocks of queries, with infinity: their weights are zero in backward.
     """
 
     BLOCK = 32
-    scale: float
-    dropout: float
-
-    @property
-    def draws(self) -> tuple[bool, bool]:
-        """In forward; backward has the counter that forward returned."""
-        return self.dropout > 0, False
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Any]:
         """Output, log-sum-exp, and the state that backward takes: seed and offset."""
