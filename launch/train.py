@@ -65,7 +65,7 @@ def work(argv: Sequence[str]) -> None:
         set_seed(arguments.training.seed)
         splits, tokenizer = build_data(arguments)
         model: Any = build_model(arguments, tokenizer)  # its class is the one that its config names
-        check_targets(model, splits, arguments.training)
+        check_targets(model, splits, arguments)
         trainer = CachedSeq2SeqTrainer(
             model,
             arguments.training,

@@ -121,7 +121,7 @@ class Budget:
         return self._limit(count, self.config.memory_bytes or total_bytes(device) // 4)
 
     def _limit(self, count: int, room: int) -> int:
-        """At most `count` windows whose graph takes at most `room` bytes , but at least one."""
+        """At most `count` windows whose graph takes at most `room` bytes, but at least one."""
         return max(1, min(count, room // self.window_bytes))
 
     def choose_saved(

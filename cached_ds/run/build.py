@@ -148,7 +148,7 @@ def build_model(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Pre
     return attach(model, cached)
 
 
-def check_targets(model: PreTrainedModel, splits: DatasetDict, training: Seq2SeqTrainingArguments) -> None:
+def check_targets(model: PreTrainedModel, splits: DatasetDict, arguments: Arguments) -> None:
     """Refuse summaries that are longer than the decoder's table of positions, whether read or to be written.
 
     Raises:
@@ -158,8 +158,11 @@ def check_targets(model: PreTrainedModel, splits: DatasetDict, training: Seq2Seq
     name = "max_decoder_position_embeddings" if hasattr(config, "max_decoder_position_embeddings") else family.positions
     if name is None:
         return
-    positions = getattr(config, name)
-    longest = {split: max(map(len, rows["labels"]), default=0) for split, rows in splits.items()}
+    positions, training = getattr(config, name), arguments.training
+    longest = {
+        split: max(map(len, rows["labels"]), default=0) if arguments.data.target_length(split) > positions else 0
+        for split, rows in splits.items()  # summaries are cut already, so few runs have to read them
+    }
     flags = {"max_target_length": longest.get("train", 0)}
     flags["val_max_target_length"] = max(longest.get("validation", 0), longest.get("test", 0))
     flags["generation_max_length"] = (training.generation_max_length or 0) if training.predict_with_generate else 0

@@ -85,12 +85,7 @@ def load_given(text: str) -> dict[str, Any]:
         ValueError: what `load` refuses.
         OSError: the file cannot be read.
     """
-    if not text.lstrip().startswith("{"):
-        return load(text)
-    config = json.loads(text)
-    check_keys(config, source="deepspeed")
-    check_values(config, source="deepspeed")
-    return config
+    return _checked(json.loads(text), "deepspeed") if text.lstrip().startswith("{") else load(text)
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -100,9 +95,12 @@ def load(path: str | Path) -> dict[str, Any]:
         ValueError: an unknown key, a value that DeepSpeed does not take, or a file that is not a JSON object.
         OSError: the file cannot be read.
     """
-    config = read_json(path)
-    check_keys(config, source=str(path))
-    check_values(config, source=str(path))
+    return _checked(read_json(path), str(path))
+
+
+def _checked(config: dict[str, Any], source: str) -> dict[str, Any]:
+    check_keys(config, source=source)
+    check_values(config, source=source)
     return config
 
 
@@ -133,11 +131,13 @@ def check_values(config: Mapping[str, Any], *, source: str) -> None:
     """
     for name, model in MODELS.items():
         section = config.get(name)
-        if section is not None and not isinstance(section, Mapping):
+        if section is None:
+            continue
+        if not isinstance(section, Mapping):
             raise ValueError(f"{source}: {name}={section!r} is refused; allowed is a mapping")
         try:
-            model(**_without_auto(section or {}))
-        except (ValidationError, ValueError, AssertionError, TypeError) as error:
+            model(**_without_auto(section))
+        except (ValueError, AssertionError, TypeError) as error:
             raise ValueError(f"{source}: {name}{_told(error)}") from error
     for name in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
         value = config.get(name, "auto")

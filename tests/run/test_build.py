@@ -107,7 +107,7 @@ def test_summaries_that_are_longer_than_the_decoders_positions_are_refused(narro
     with pytest.raises(
         ValueError, match=f"allowed is at most {longest}, the decoder's positions: give --{flag} {longest}"
     ):
-        build.check_targets(model, splits, arguments.training)
+        build.check_targets(model, splits, arguments)
 
 
 def test_a_folder_without_a_tokenizer_is_named(narrow, monkeypatch):
