@@ -72,8 +72,7 @@ class Streamed(Swapped):
 
     def _attention_call(self, documents: DocumentStates, q: Tensor) -> AttentionCall:
         dropout = float(self.dropout) if self.training else 0.0  # type: ignore[arg-type]
-        scale = float(getattr(self, self.names.scaling)) if self.names.scaling else 1.0
-        kernel = kernel_for(q, scale=scale, dropout=dropout)
+        kernel = kernel_for(q, scale=float(self.scaling), dropout=dropout)  # type: ignore[arg-type]
         return AttentionCall(
             documents=documents,
             tiles=documents.tiles(documents.tile or tile_size(kernel, q)),

@@ -108,7 +108,6 @@ class _Attend(torch.autograd.Function):
         *parameters, q, anchor = inputs
         ctx.call, ctx.autocast = call, Autocast.current(q.device)
         output, lse = _run_forward(call, q)
-        ctx.autocast.forget()
         ctx.save_for_backward(*parameters, q, output, lse, anchor)
         return output
 

@@ -66,7 +66,6 @@ class CrossAttention:
         path: where the attention is in the decoder layer.
         query: its query projection; likewise `key`, `value`, `output`.
         head_width: its attribute that holds the width of a head.
-        scaling: its attribute by which scores are multiplied; None: they are not (T5).
         results: length of the tuple that it returns.
     """
 
@@ -76,7 +75,6 @@ class CrossAttention:
     value: str = "v_proj"
     output: str = "out_proj"
     head_width: str = "head_dim"
-    scaling: str | None = "scaling"
     results: int = 2
 
 
@@ -141,7 +139,7 @@ _T5 = Family(
     positions=None,
     layers="block",
     encoder_layer=EncoderLayer(results=3, position_bias=True),
-    cross_attention=CrossAttention("layer.1.EncDecAttention", "q", "k", "v", "o", "key_value_proj_dim", None, 3),
+    cross_attention=CrossAttention("layer.1.EncDecAttention", "q", "k", "v", "o", "key_value_proj_dim", results=3),
 )
 
 FAMILIES: dict[str, Family] = {

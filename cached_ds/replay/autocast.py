@@ -7,10 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cached_ds.settings.versions import is_before
-
-KEEPS_ANY_CAST = is_before("torch", "2.13")
-
 
 @dataclass(frozen=True)
 class Autocast:
@@ -32,11 +28,6 @@ class Autocast:
     def off(self) -> torch.autocast:
         """A context without autocast, for tensors that `cast` has converted."""
         return torch.autocast(self.device_type, enabled=False)
-
-    def forget(self) -> None:
-        """Forget what was cast without a graph: older torch (2.9.1 is one) would use it with a graph too."""
-        if self.enabled and KEEPS_ANY_CAST:
-            torch.clear_autocast_cache()
 
     def cast(self, tensor: Tensor) -> Tensor:
         """`tensor` in the dtype that a matrix product has in this state; autocast's cache does not hold the result."""

@@ -116,7 +116,6 @@ class _ReplayLayer(torch.autograd.Function):
         states = _stored(call, states)
         ctx.save_for_backward(*parameters, states, bias, anchor)
         outputs, ctx.graphs = _run_forward(call, states, bias, num_saved=call.batch.plan.num_saved)
-        ctx.autocast.forget()
         return *outputs, device_output(anchor)
 
     @staticmethod

@@ -130,7 +130,6 @@ class _Replay(torch.autograd.Function):
         ctx.replayed, ctx.autocast = replayed, Autocast.current(anchor.device)
         ctx.save_for_backward(*inputs)
         states, ctx.graphs = _run_forward(replayed, num_saved=replayed.plan.num_saved)
-        ctx.autocast.forget()
         return states, device_output(anchor)
 
     @staticmethod

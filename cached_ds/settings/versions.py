@@ -37,11 +37,6 @@ class UnsupportedVersion(ImportError):
     """A library is too old, or lacks a name that cached_ds borrows; the message is one sentence for the user."""
 
 
-def is_before(library: str, version: str) -> bool:
-    """Whether the installed release of a library is older than `version`."""
-    return Version(metadata.version(library)).release < Version(version).release
-
-
 def refusal(library: str, version: str) -> str | None:
     """Why this release of a library is refused; None: it is not too old."""
     oldest = TESTED[library][0]

@@ -18,9 +18,6 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from helpers import float64
-
-float64.allow()
 VOCABULARY, WIDTH, WINDOW = 48, 16, 16
 LENGTHS = (75, 30, 3)  # of documents of several, of a few and of less than one window
 PAD, BOS, EOS, LANGUAGE = 1, 0, 2, 5
