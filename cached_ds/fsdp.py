@@ -81,6 +81,8 @@ def shard_for_accelerate(model: nn.Module, accelerator: Accelerator) -> None:
     """
     plugin = accelerator.state.fsdp_plugin
     check_plugin(plugin)
+    check_wrap_classes(plugin, model)
+    plugin.auto_wrap_policy = None  # accelerate would look for classes that `fully_shard` has renamed
     mesh = getattr(accelerator, "torch_device_mesh", None)
     shard(
         model,
@@ -125,6 +127,21 @@ def check_plugin(plugin: FullyShardedDataParallelPlugin) -> None:
             "fsdp_activation_checkpointing=true would recompute the encoder a second time, with other dropout; set it "
             "to false: replay recomputes the encoder, and --gradient_checkpointing the decoder"
         )
+
+
+def check_wrap_classes(plugin: FullyShardedDataParallelPlugin, model: nn.Module) -> None:
+    """Refuse class names of `fsdp_transformer_layer_cls_to_wrap` that no module has; `shard` knows the units by itself.
+
+    Raises:
+        ValueError: the first such name, and the names that the model has.
+    """
+    known = {cls.__name__ for module in model.modules() for cls in type(module).__mro__}
+    for name in plugin.transformer_cls_names_to_wrap or []:
+        if name not in known:
+            raise ValueError(
+                f"fsdp_transformer_layer_cls_to_wrap: no module of the model is a {name!r}; leave the field out, or "
+                f"set it to {','.join(wrap_classes(model))}"
+            )
 
 
 def is_requested(plugin_arguments: dict[str, Any] | None) -> bool:

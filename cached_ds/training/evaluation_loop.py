@@ -12,6 +12,8 @@ states, of which transformers would gather those of all documents.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Seq2SeqTrainer
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import EvalLoopOutput
 
 from cached_ds.decoder.chunked_loss import IGNORED
@@ -49,11 +52,29 @@ class EveryDocumentOnce(Seq2SeqTrainer):
         """The Trainer's, with the loss per label token."""
         self._found = []
         kwargs["metric_key_prefix"] = metric_key_prefix
-        output = super().evaluation_loop(dataloader, description, *args, **kwargs)
+        with self._untrained():
+            output = super().evaluation_loop(dataloader, description, *args, **kwargs)
         if self._found and output.metrics is not None:
             loss, tokens = torch.cat(self._found).double().sum(0).tolist()
             output.metrics[f"{metric_key_prefix}_loss"] = loss / tokens if tokens else float("nan")
         return output
+
+    @contextmanager
+    def _untrained(self) -> Iterator[None]:
+        """Evaluation before any training, or without it, takes the model as it is.
+
+        Where there is no optimizer, transformers refuses ZeRO-1 and 2, and accelerate FSDP2. Yet under the former the
+        model is whole on every rank, and under the latter it is sharded already.
+        """
+        engine = self.is_deepspeed_enabled
+        whole = engine and self.deepspeed is None and not is_deepspeed_zero3_enabled()
+        if (whole or self.is_fsdp_enabled) and not self.accelerator._models:
+            self.accelerator.prepare_model(self.model, evaluation_mode=True)
+        self.is_deepspeed_enabled = engine and not whole
+        try:
+            yield
+        finally:
+            self.is_deepspeed_enabled = engine
 
     def prediction_step(  # type: ignore[override]  # the loss is a tensor, whatever the Trainer's annotation says
         self,

@@ -38,7 +38,8 @@ class CachedSeq2SeqTrainer(EveryDocumentOnce):
     - the progress bar shows tokens per second and windows.
 
     Args:
-        model: a Hugging Face encoder-decoder, attached or not, not yet wrapped by an engine.
+        model: a Hugging Face encoder-decoder, attached or not, not yet wrapped by an engine; None: what `model_init`
+            makes.
         args: `Seq2SeqTrainingArguments`; engines are chosen as usual (`deepspeed`, `fsdp`, the launcher).
         cached: how to cut and replay; None: the defaults, or what the model is attached with.
         **arguments: all other arguments of `Seq2SeqTrainer`.
@@ -50,19 +51,33 @@ class CachedSeq2SeqTrainer(EveryDocumentOnce):
 
     def __init__(
         self,
-        model: nn.Module,
-        args: Seq2SeqTrainingArguments,
+        model: nn.Module | None = None,
+        args: Seq2SeqTrainingArguments | None = None,
         *,
         cached: CachedConfig | None = None,
         **arguments: Any,
     ) -> None:
         """Attach the model, set the Trainer up, and shard the model if FSDP is asked for."""
-        ensure_attached(model, cached)
+        self._cached, self.processing_class = cached, arguments.get("processing_class")
+        if model is not None:
+            ensure_attached(model, cached)
         super().__init__(model=model, args=args, **arguments)
-        if isinstance(self.processing_class, PreTrainedTokenizerBase):
-            agree_on_start(inner_model(model), self.processing_class)
+        if model is not None:
+            self._finish(model)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TokenProgressCallback)
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """A new model from `model_init`, attached; the Trainer asks for one when it is made and for every `train`."""
+        model = super().call_model_init(trial)
+        ensure_attached(model, self._cached)
+        self._finish(model)
+        return model
+
+    def _finish(self, model: nn.Module) -> None:
+        """Let an attached model start generation as its tokenizer says, and shard it if FSDP is asked for."""
+        if isinstance(self.processing_class, PreTrainedTokenizerBase):
+            agree_on_start(inner_model(model), self.processing_class)
         if self.is_fsdp_enabled:
             fsdp.shard_for_accelerate(model, self.accelerator)
 

@@ -12,7 +12,14 @@ from helpers.repo import ROOT
 from lab import evaluating, workshop
 
 COUNTS, BATCH_SIZES = (1, 3, 7), (1, 3)
-ENGINES = {"ddp": ("torchrun", {}), "zero3": ("deepspeed", {"deepspeed": str(ROOT / "ds_configs/zero3.json")})}
+FSDP2 = {"version": 2, "cpu_ram_efficient_loading": False}
+ENGINES = {
+    "ddp": ("torchrun", {}),
+    "zero2": ("deepspeed", {"deepspeed": str(ROOT / "ds_configs/zero2.json")}),
+    "zero3": ("deepspeed", {"deepspeed": str(ROOT / "ds_configs/zero3.json")}),
+    "fsdp2": ("torchrun", {"fsdp": "full_shard", "fsdp_config": FSDP2}),
+}
+WIDE = ("ddp", "fsdp2")  # DeepSpeed has no float64
 pytestmark = pytest.mark.timeout(400)
 
 
@@ -53,10 +60,10 @@ def test_the_loss_is_the_mean_over_label_tokens(many, alone):
 @pytest.mark.parametrize(("launcher", "name"), [(engine[0], name) for name, engine in ENGINES.items()], ids=ENGINES)
 def test_two_ranks_find_what_one_finds(launched, launcher, name, many, alone, tmp_path):
     options = dict(counts=COUNTS, batch_sizes=BATCH_SIZES, **ENGINES[name][1])
-    if name == "zero3":  # DeepSpeed has no float64
+    if name not in WIDE:
         options["dtype"] = torch.float32
     for found in launched.run(launcher, evaluating.evaluate, folder=many, output=str(tmp_path), **options):
-        same(found, alone, 1e-12 if name == "ddp" else 1e-5)
+        same(found, alone, 1e-12 if name in WIDE else 1e-5)
 
 
 @pytest.mark.slow

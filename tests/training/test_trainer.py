@@ -19,17 +19,18 @@ from helpers.compare import worst_error
 from lab import workshop
 
 
-def make_trainer(folder, tmp_path, *, prefix=None, model=None, **changes):
+def make_trainer(folder, tmp_path, *, prefix=None, model=None, model_init=None, **changes):
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     arguments = DataArguments(train_file=str(folder / "train.jsonl"), source_prefix=prefix)
     splits = tokenize_splits(load_splits(arguments), tokenizer=tokenizer, arguments=arguments)
     values = {"output_dir": str(tmp_path), "use_cpu": True, "max_steps": 1, "report_to": "none", "save_strategy": "no"}
     return CachedSeq2SeqTrainer(
-        model or AutoModelForSeq2SeqLM.from_pretrained(folder / "model"),
+        model or (None if model_init else AutoModelForSeq2SeqLM.from_pretrained(folder / "model")),
         Seq2SeqTrainingArguments(**values | changes, per_device_train_batch_size=2),
         cached=CachedConfig(window=workshop.WINDOW),
         train_dataset=splits["train"],
         data_collator=WholeDocumentCollator(tokenizer),
+        model_init=model_init,
     )
 
 
@@ -71,6 +72,20 @@ def test_no_progress_bar_where_none_is_wanted(folder, tmp_path):
     assert not any(isinstance(callback, ProgressCallback) for callback in trainer.callback_handler.callbacks)
 
 
+def test_every_model_of_model_init_reads_whole_documents(folder, tmp_path):
+    made = []
+
+    def model_init():
+        made.append(AutoModelForSeq2SeqLM.from_pretrained(folder / "model"))
+        return made[-1]
+
+    trainer = make_trainer(folder, tmp_path, model_init=model_init)
+    trainer.train()
+    assert len(made) == 2 and trainer.model is made[1]
+    windows = [model.get_encoder()._cached_ds.counters.windows_read for model in made]
+    assert windows[0] == 0 and windows[1] > 0
+
+
 def test_two_configs_are_refused(folder, tmp_path):
     model = attach(tiny.make_model("bart"), window=16)
     with pytest.raises(ValueError, match="attached already: leave `cached` out"):
@@ -100,6 +115,18 @@ def test_activation_checkpointing_by_fsdp_is_refused_with_what_to_use():
     options = {"fsdp_version": 2, "cpu_ram_efficient_loading": False, "activation_checkpointing": True}
     with pytest.raises(ValueError, match="fsdp_activation_checkpointing=true .* --gradient_checkpointing the decoder"):
         fsdp.check_plugin(FullyShardedDataParallelPlugin(**options))
+
+
+@pytest.mark.usefixtures("own_environment")
+def test_class_names_that_no_module_has_are_refused_with_those_that_it_has():
+    options = {"fsdp_version": 2, "cpu_ram_efficient_loading": False, "auto_wrap_policy": "transformer_based_wrap"}
+    model = attach(tiny.make_model("bart"), window=16)
+    for names in ("WindowedBartEncoder,BartDecoderLayer", "BartEncoderLayer"):
+        plugin = FullyShardedDataParallelPlugin(**options, transformer_cls_names_to_wrap=names.split(","))
+        fsdp.check_wrap_classes(plugin, model)
+    plugin = FullyShardedDataParallelPlugin(**options, transformer_cls_names_to_wrap=["T5Block"])
+    with pytest.raises(ValueError, match="is a 'T5Block'; .* set it to WindowedBartEncoder,BartDecoderLayer"):
+        fsdp.check_wrap_classes(plugin, model)
 
 
 @pytest.mark.usefixtures("own_environment")
