@@ -76,7 +76,11 @@ def fill_auto(config: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     Args:
         config: a DeepSpeed config; it is not changed.
         model: the model to be trained, whose precision and hidden size count.
+
+    Raises:
+        ValueError: a scheduler with 'auto', which only the Trainer can fill in.
     """
+    _refuse_auto_scheduler(config.get("scheduler"))
     dtype = next(model.parameters()).dtype
     width: int = cast(Any, model.config).hidden_size
     values = {
@@ -90,6 +94,17 @@ def fill_auto(config: dict[str, Any], model: nn.Module) -> dict[str, Any]:
         "zero_optimization.stage3_param_persistence_threshold": 10 * width,
     }
     return _fill(config, values, "")
+
+
+def _refuse_auto_scheduler(scheduler: Any) -> None:
+    """The number of steps is not known here, and DeepSpeed's default learning rate may be far from the optimizer's."""
+    found = scheduler if isinstance(scheduler, dict) else {}
+    unknown = [name for name, value in {**found, **found.get("params", {})}.items() if value == "auto"]
+    if unknown:
+        raise ValueError(
+            f"scheduler: {', '.join(unknown)} cannot be 'auto' here, because only transformers' Trainer knows the "
+            "number of steps and the learning rate; write numbers, or leave the section out and pass lr_scheduler"
+        )
 
 
 def _fill(section: dict[str, Any], values: dict[str, Any], path: str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ try:
     from cached_ds.run.arguments import Arguments, parse
     from cached_ds.run.build import build_data, build_model, check_targets
     from cached_ds.run.flags import without_local_rank
+    from cached_ds.run.training_checks import check_optimizer
     from cached_ds.training import checkpoints
 except MissingExtra as missing:
     print(f"train.py: error: {missing}", file=sys.stderr)
@@ -66,6 +67,8 @@ def work(argv: Sequence[str]) -> None:
         splits, tokenizer = build_data(arguments)
         model: Any = build_model(arguments, tokenizer)  # its class is the one that its config names
         check_targets(model, splits, arguments)
+        if training.do_train:
+            check_optimizer(training, model)
         trainer = CachedSeq2SeqTrainer(
             model,
             arguments.training,

@@ -63,6 +63,11 @@ def decode(token_ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> list[st
     return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
+def metric_names(*, facts: bool) -> list[str]:
+    """The names of what `summary_metrics` computes."""
+    return [*ROUGE_TYPES, "gen_len", *(["facts"] if facts else [])]
+
+
 def summary_metrics(
     tokenizer: PreTrainedTokenizerBase, *, rouge_tokenizer: str = "english", facts: bool = False
 ) -> Callable[[EvalPrediction], dict[str, float]]:

@@ -18,10 +18,11 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 from cached_ds.data import DataArguments
 from cached_ds.data.arguments import flag
+from cached_ds.evaluation.metrics import metric_names
 from cached_ds.evaluation.words import TOKENIZERS
 from cached_ds.models.shapes import family_name, is_shape
 from cached_ds.run.flags import normalise, value_of
-from cached_ds.run.training_checks import check_training
+from cached_ds.run.training_checks import check_metric, check_training
 from cached_ds.settings.config import CachedConfig
 
 
@@ -134,6 +135,8 @@ def parse(argv: Sequence[str]) -> Arguments:
         flags.append("--use_cpu")  # without it every rank on such a machine takes itself to be alone
     model, data, cached, training = _parser().parse_args_into_dataclasses(flags)
     check_training(training)
+    facts = data.dataset_name == "keyfacts"
+    check_metric(training, metric_names(facts=facts) if training.predict_with_generate else [])
     training.prediction_loss_only |= not training.predict_with_generate  # nobody reads all documents' logits
     training.generation_num_beams = model.num_beams or training.generation_num_beams
     training.generation_max_length = (

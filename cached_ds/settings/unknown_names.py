@@ -1,9 +1,11 @@
-"""Unknown names: a message with the nearest known name or, where none is near, all known ones."""
+"""Unknown names: a message with the nearest known name or, where none is near, the known ones if they are few."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
+
+MOST = 40  # names that are listed: more would bury the sentence
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:
@@ -15,5 +17,6 @@ def nearest(name: str, known: Collection[str]) -> str | None:
 def unknown(name: object, known: Collection[str], *, kind: str) -> str:
     """The message for an unknown `kind` ("field", "key") called `name`."""
     match = nearest(str(name), known)
-    hint = f"did you mean {match!r}?" if match else f"known are {', '.join(sorted(known))}"
+    listed = ", ".join(sorted(known)) if len(known) <= MOST else f"{len(known)} others, none of them like it"
+    hint = f"did you mean {match!r}?" if match else f"known are {listed}"
     return f"unknown {kind} {str(name)!r}: {hint}"

@@ -7,12 +7,14 @@ import json
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, BartTokenizer
+from transformers import AutoTokenizer, BartTokenizer, Seq2SeqTrainingArguments
+from transformers.utils import is_bitsandbytes_available
 
 from cached_ds.data import train_tokenizer
 from cached_ds.run import build
 from cached_ds.run.arguments import parse
 from cached_ds.run.build import build_data, build_model
+from cached_ds.run.training_checks import check_optimizer
 from helpers import tiny
 from helpers.repo import ROOT
 
@@ -114,3 +116,12 @@ def test_a_folder_without_a_tokenizer_is_named(narrow, monkeypatch):
     monkeypatch.setattr(build.AutoTokenizer, "from_pretrained", lambda *_, **__: BartTokenizer())
     with pytest.raises(ValueError, match="has no tokens for text; give --tokenizer_name"):
         build_data(parse(narrow))
+
+
+@pytest.mark.skipif(is_bitsandbytes_available(), reason="bitsandbytes is installed")
+def test_an_optimizer_that_is_not_installed_is_refused_before_training(tmp_path):
+    training = Seq2SeqTrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, report_to="none", optim="adamw_bnb_8bit"
+    )
+    with pytest.raises(ValueError, match="--optim adamw_bnb_8bit is refused: .* install `bitsandbytes`"):
+        check_optimizer(training, torch.nn.Linear(1, 1))

@@ -69,6 +69,11 @@ def test_unknown_recipe_key_names_file_and_nearest(tmp_path):
         ({"gradient_accumulation_steps": 0}, "--gradient_accumulation_steps 0 is refused"),
         ({"lang": "de_DE", "source_lang": "de_DE"}, "lang='de_DE' together with source_lang"),
         ({"config_name": "tiny-bart"}, "either --model_name_or_path"),
+        ({"metric_for_best_model": "rouge7"}, "--metric_for_best_model: unknown metric 'rouge7'"),
+        ({"metric_for_best_model": "rouge1"}, "ROUGE needs --predict_with_generate"),
+        ({"report_to": "wandb"}, "--report_to wandb is refused: wandb is not installed"),
+        ({"report_to": "tensorbord"}, "--report_to: unknown reporter 'tensorbord': did you mean 'tensorboard'?"),
+        ({"zzz": 1}, "known are "),
         ({"max_steps": "1e3"}, "max_steps/--max-steps: invalid int value: '1e3'"),
     ],
 )

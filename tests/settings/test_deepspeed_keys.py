@@ -10,7 +10,9 @@ from deepspeed.runtime.config import DeepSpeedConfig
 from transformers import AutoModelForSeq2SeqLM, BartConfig, Seq2SeqTrainingArguments
 from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
+from cached_ds import zero
 from cached_ds.settings import deepspeed_keys as ds_config
+from helpers import tiny
 
 CONFIGS = Path(__file__).parents[2] / "ds_configs"
 JSON_FILES = sorted(CONFIGS.glob("*.json"))
@@ -115,3 +117,12 @@ def test_accelerate_reads_the_fsdp_files(name):
 def test_the_folder_holds_the_six_files():
     names = "fsdp.yaml fsdp_offload.yaml zero1.json zero2.json zero3.json zero3_offload.json"
     assert sorted(path.name for path in CONFIGS.iterdir()) == names.split()
+
+
+def test_a_scheduler_that_only_the_trainer_can_fill_in_is_refused():
+    model = tiny.make_model("bart")
+    scheduler = {"type": "WarmupDecayLR", "params": {"total_num_steps": "auto", "warmup_num_steps": 3}}
+    with pytest.raises(ValueError, match="scheduler: total_num_steps cannot be 'auto' here"):
+        zero.fill_auto({"scheduler": scheduler}, model)
+    scheduler["params"]["total_num_steps"] = 9
+    assert zero.fill_auto({"scheduler": scheduler}, model) == {"scheduler": scheduler}
