@@ -98,8 +98,10 @@ def fill_auto(config: dict[str, Any], model: nn.Module) -> dict[str, Any]:
 
 def _refuse_auto_scheduler(scheduler: Any) -> None:
     """The number of steps is not known here, and DeepSpeed's default learning rate may be far from the optimizer's."""
-    found = scheduler if isinstance(scheduler, dict) else {}
-    unknown = [name for name, value in {**found, **found.get("params", {})}.items() if value == "auto"]
+    section = scheduler if isinstance(scheduler, dict) else {}
+    params = section.get("params")
+    values = section | (params if isinstance(params, dict) else {})
+    unknown = [name for name, value in values.items() if value == "auto"]
     if unknown:
         raise ValueError(
             f"scheduler: {', '.join(unknown)} cannot be 'auto' here, because only transformers' Trainer knows the "

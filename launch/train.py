@@ -88,8 +88,7 @@ def metrics_for(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Cal
     """ROUGE of generated summaries; None if no summaries are generated."""
     if not arguments.training.predict_with_generate:
         return None
-    is_keyfacts = arguments.data.dataset_name == "keyfacts"
-    return summary_metrics(tokenizer, rouge_tokenizer=arguments.model.rouge_tokenizer, facts=is_keyfacts)
+    return summary_metrics(tokenizer, rouge_tokenizer=arguments.model.rouge_tokenizer, facts=arguments.data.is_keyfacts)
 
 
 @contextmanager

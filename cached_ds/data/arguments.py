@@ -64,6 +64,11 @@ class DataArguments:
     overwrite_cache: bool = flag("Tokenize again even if the tokens are in the cache.", default=False)
     pad_to_multiple_of: int | None = flag("Pad batches of documents to a multiple of this many tokens.")
 
+    @property
+    def is_keyfacts(self) -> bool:
+        """Whether the documents are the generated ones, whose words are whole and whose facts can be counted."""
+        return self.dataset_name == "keyfacts"
+
     def __post_init__(self) -> None:
         """Refuse settings that cannot work, before anything is read."""
         self._check_source()

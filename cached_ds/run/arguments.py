@@ -135,8 +135,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         flags.append("--use_cpu")  # without it every rank on such a machine takes itself to be alone
     model, data, cached, training = _parser().parse_args_into_dataclasses(flags)
     check_training(training)
-    facts = data.dataset_name == "keyfacts"
-    check_metric(training, metric_names(facts=facts) if training.predict_with_generate else [])
+    check_metric(training, metric_names(facts=data.is_keyfacts) if training.predict_with_generate else [])
     training.prediction_loss_only |= not training.predict_with_generate  # nobody reads all documents' logits
     training.generation_num_beams = model.num_beams or training.generation_num_beams
     training.generation_max_length = (

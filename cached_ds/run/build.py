@@ -99,7 +99,7 @@ def build_tokenizer(arguments: Arguments, texts: DatasetDict) -> PreTrainedToken
 def _trained_tokenizer(arguments: Arguments, documents: Dataset, family: str) -> PreTrainedTokenizerBase:
     found: list[PreTrainedTokenizerBase | None] = [None]
     if PartialState().is_main_process:
-        size, word_level = arguments.model.vocab_size, arguments.data.dataset_name == "keyfacts"
+        size, word_level = arguments.model.vocab_size, arguments.data.is_keyfacts
         found[0] = train_tokenizer(_some_text(documents), vocab_size=size, model_type=family, word_level=word_level)
     return broadcast_object_list(found)[0]
 

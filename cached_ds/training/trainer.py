@@ -58,7 +58,7 @@ class CachedSeq2SeqTrainer(EveryDocumentOnce):
         **arguments: Any,
     ) -> None:
         """Attach the model, set the Trainer up, and shard the model if FSDP is asked for."""
-        self._cached, self.processing_class = cached, arguments.get("processing_class")
+        self._cached, self.processing_class = cached, arguments.get("processing_class")  # call_model_init needs them
         if model is not None:
             ensure_attached(model, cached)
         super().__init__(model=model, args=args, **arguments)

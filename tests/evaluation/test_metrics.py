@@ -7,7 +7,7 @@ import pytest
 from rouge_score import rouge_scorer
 from transformers import AutoTokenizer, EvalPrediction
 
-from cached_ds.evaluation.metrics import one_sentence_a_line, rouge, summary_metrics
+from cached_ds.evaluation.metrics import metric_names, one_sentence_a_line, rouge, summary_metrics
 from cached_ds.evaluation.words import UnicodeWords
 from lab import workshop
 
@@ -68,6 +68,7 @@ def test_padding_does_not_count(tmp_path):
     padded = np.array([[*words, tokenizer.pad_token_id, -100]])
     scores = summary_metrics(tokenizer)(EvalPrediction(predictions=padded, label_ids=padded))
     assert scores["rouge1"] == 100 and scores["gen_len"] == len(words)
+    assert list(scores) == metric_names(facts=False)
 
 
 def test_facts_are_counted_where_they_stand(tmp_path):
@@ -75,3 +76,4 @@ def test_facts_are_counted_where_they_stand(tmp_path):
     found, wanted = (np.array([tokenizer(text)["input_ids"]]) for text in ("word1 word2 word3", "word1 word5 word3"))
     scores = summary_metrics(tokenizer, facts=True)(EvalPrediction(predictions=found, label_ids=wanted))
     assert scores["facts"] == pytest.approx(200 / 3, abs=1e-3)
+    assert list(scores) == metric_names(facts=True)

@@ -124,5 +124,7 @@ def test_a_scheduler_that_only_the_trainer_can_fill_in_is_refused():
     scheduler = {"type": "WarmupDecayLR", "params": {"total_num_steps": "auto", "warmup_num_steps": 3}}
     with pytest.raises(ValueError, match="scheduler: total_num_steps cannot be 'auto' here"):
         zero.fill_auto({"scheduler": scheduler}, model)
+    with pytest.raises(ValueError, match="scheduler: type, params cannot be 'auto' here"):
+        zero.fill_auto({"scheduler": {"type": "auto", "params": "auto"}}, model)
     scheduler["params"]["total_num_steps"] = 9
     assert zero.fill_auto({"scheduler": scheduler}, model) == {"scheduler": scheduler}

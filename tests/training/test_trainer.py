@@ -24,8 +24,10 @@ def make_trainer(folder, tmp_path, *, prefix=None, model=None, model_init=None, 
     arguments = DataArguments(train_file=str(folder / "train.jsonl"), source_prefix=prefix)
     splits = tokenize_splits(load_splits(arguments), tokenizer=tokenizer, arguments=arguments)
     values = {"output_dir": str(tmp_path), "use_cpu": True, "max_steps": 1, "report_to": "none", "save_strategy": "no"}
+    if model is None and model_init is None:
+        model = AutoModelForSeq2SeqLM.from_pretrained(folder / "model")
     return CachedSeq2SeqTrainer(
-        model or (None if model_init else AutoModelForSeq2SeqLM.from_pretrained(folder / "model")),
+        model,
         Seq2SeqTrainingArguments(**values | changes, per_device_train_batch_size=2),
         cached=CachedConfig(window=workshop.WINDOW),
         train_dataset=splits["train"],
