@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What DeepSpeed compiles for the CPU is built once, here, and not in a cache that other clones rebuild or leave locked.
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 
-.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches gpu compat docs clean
+.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches gpu compat fuzz docs clean
 
 install: $(STAMP)
 
@@ -77,6 +77,10 @@ launches: install
 # The oldest and the newest releases that are tested, each in an environment over .venv.
 compat: install
 	$(PYTHON) tests/versions/compat.py $(FLAGS)
+
+# Made-up flags, recipes, DeepSpeed files and documents for launch/train.py, for some minutes.
+fuzz: install
+	PYTHONPATH=tests $(PYTHON) tests/fuzz/fuzz.py $(FLAGS)
 
 # On a cluster's own python too: torch, transformers, accelerate and pytest are all it needs.
 gpu:

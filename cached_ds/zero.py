@@ -24,7 +24,7 @@ with needed_by(__name__):
     import deepspeed
     from deepspeed.utils import z3_leaf_module
 
-    from cached_ds.settings import deepspeed_keys as ds_config
+    from cached_ds.settings import deepspeed_config
 
 
 def initialize(
@@ -40,12 +40,13 @@ def initialize(
             defaults to the trainable ones.
 
     Raises:
-        ValueError: unknown keys in the DeepSpeed config; what `attach` refuses; `cached` for an attached model; the
-            lock of a DeepSpeed operator that may be another host's.
+        ValueError: unknown keys or wrong values in the DeepSpeed config; what `attach` refuses; `cached` for an
+            attached model; the lock of a DeepSpeed operator that may be another host's.
     """
     if isinstance(config, dict):
-        ds_config.check_keys(config, source="config")
-    settings = config if isinstance(config, dict) else ds_config.load(config)
+        settings = deepspeed_config.checked(config, source="config")
+    else:
+        settings = deepspeed_config.load(config)
     ensure_attached(model, cached)
     encoder = windowed_encoder(model)
     leaves: list[nn.Module] = [module for module in encoder.modules() if isinstance(module, Replayed)] or [encoder]

@@ -61,7 +61,7 @@ def work(argv: Sequence[str]) -> None:
     with user_errors(info):
         arguments = parse(argv)
         training = arguments.training
-        rank_logs.set_up(info, str(training.output_dir), library_level=training.get_process_log_level())
+        rank_logs.set_up(info, library_level=training.get_process_log_level())
         check_versions()
         set_seed(arguments.training.seed)
         splits, tokenizer = build_data(arguments)
@@ -69,6 +69,7 @@ def work(argv: Sequence[str]) -> None:
         check_targets(model, splits, arguments)
         if training.do_train:
             check_optimizer(training, model)
+        checkpoint = checkpoints.choose_checkpoint(training) if training.do_train else None
         trainer = CachedSeq2SeqTrainer(
             model,
             arguments.training,
@@ -80,7 +81,7 @@ def work(argv: Sequence[str]) -> None:
             ),
             compute_metrics=metrics_for(arguments, tokenizer),
         )
-        checkpoint = checkpoints.choose_checkpoint(training) if training.do_train else None
+        rank_logs.open_file(info, str(training.output_dir))
     run(trainer, splits, arguments, checkpoint=checkpoint)
 
 

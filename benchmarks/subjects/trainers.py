@@ -115,10 +115,10 @@ class Zero2PeerTrainer(Zero2Trainer):
         import deepspeed
 
         from cached_ds import zero
-        from cached_ds.settings import deepspeed_keys
+        from cached_ds.settings import deepspeed_config
 
         inner = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
-        config = zero.fill_auto(deepspeed_keys.load(CONFIGS / f"zero{self.stage}.json"), model)
+        config = zero.fill_auto(deepspeed_config.load(CONFIGS / f"zero{self.stage}.json"), model)
         self.model, self.optimizer, *_ = deepspeed.initialize(model=model, config=config, optimizer=inner)
 
     def backward(self, batch: Batch) -> Tensor:

@@ -1,8 +1,12 @@
-"""Logs: each rank writes a file of its own, rank 0 also writes to the console, and an error names rank and host."""
+"""Logs: each rank writes a file of its own, rank 0 also writes to the console, and an error names rank and host.
+
+The file is made when all input is checked, with what was said before: a run that is refused leaves nothing behind.
+"""
 
 from __future__ import annotations
 
 import logging
+import logging.handlers
 import socket
 import sys
 from pathlib import Path
@@ -41,24 +45,17 @@ def install_excepthook(info: RankInfo | None) -> None:
         sys.excepthook = hook
 
 
-def set_up(info: RankInfo | None, output_dir: str, *, library_level: int) -> None:
-    """Log to `output_dir`/logs/rank_00000.log (with this rank's number) and to the console.
-
-    On the console rank 0 shows all messages, the others only errors.
+def set_up(info: RankInfo | None, *, library_level: int) -> None:
+    """Log to the console, where rank 0 shows all messages, the others only errors.
 
     Args:
         info: this rank; None for a process that is alone.
-        output_dir: the folder of the run.
         library_level: the log level of transformers.
     """
-    rank = 0 if info is None else info.rank
-    path = Path(output_dir, "logs", f"rank_{rank:05d}.log")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    console, file = logging.StreamHandler(), logging.FileHandler(path, encoding="utf-8")
+    console = logging.StreamHandler()
     console.setFormatter(logging.Formatter(CONSOLE_FORMAT, datefmt="%H:%M:%S"))
-    file.setFormatter(logging.Formatter(FILE_FORMAT))
-    console.setLevel(logging.NOTSET if rank == 0 else logging.ERROR)
-    logging.basicConfig(level=logging.WARNING, handlers=[console, file], force=True)
+    console.setLevel(logging.NOTSET if _number(info) == 0 else logging.ERROR)
+    logging.basicConfig(level=logging.WARNING, handlers=[console, _Kept()], force=True)
     logging.captureWarnings(True)
     for name in CHATTY_LIBRARIES:
         logger = logging.getLogger(name)
@@ -66,7 +63,41 @@ def set_up(info: RankInfo | None, output_dir: str, *, library_level: int) -> Non
         logger.propagate = True
     logging.getLogger("cached_ds").setLevel(logging.INFO)
     transformers.logging.set_verbosity(library_level)
-    if rank > 0:
+    if _number(info) > 0:
         datasets.disable_progress_bars()
         transformers.logging.disable_progress_bar()
+
+
+def open_file(info: RankInfo | None, output_dir: str) -> None:
+    """Write what was logged since `set_up`, and all that follows, to `output_dir`/logs/rank_00000.log (or its number).
+
+    Args:
+        info: this rank, as in `set_up`.
+        output_dir: the folder of the run.
+    """
+    path = Path(output_dir, "logs", f"rank_{_number(info):05d}.log")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter(FILE_FORMAT))
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Kept)]:
+        handler.setTarget(file)
+        handler.close()
+        root.removeHandler(handler)
+    root.addHandler(file)
     logging.getLogger("cached_ds").info("%slog in %s", whereabouts(info), path)
+
+
+class _Kept(logging.handlers.MemoryHandler):
+    """Keeps all messages until there is a file to write them to."""
+
+    def __init__(self) -> None:
+        super().__init__(capacity=0)
+
+    def shouldFlush(self, record: logging.LogRecord) -> bool:  # noqa: ARG002
+        """Never: `close` does."""
+        return False
+
+
+def _number(info: RankInfo | None) -> int:
+    return 0 if info is None else info.rank

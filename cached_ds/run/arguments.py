@@ -22,8 +22,9 @@ from cached_ds.evaluation.metrics import metric_names
 from cached_ds.evaluation.words import TOKENIZERS
 from cached_ds.models.shapes import family_name, is_shape
 from cached_ds.run.flags import normalise, value_of
-from cached_ds.run.training_checks import check_metric, check_training
+from cached_ds.run.training_checks import check_flags, check_metric, check_training
 from cached_ds.settings.config import CachedConfig
+from cached_ds.settings.extras import MissingExtra
 
 
 @dataclass(kw_only=True)
@@ -112,8 +113,7 @@ def read_flags(argv: Sequence[str]) -> list[str]:
     Raises:
         ValueError: what `normalise` refuses.
     """
-    actions = _parser()._actions
-    return normalise(argv, {name: tuple(action.choices or ()) for action in actions for name in action.option_strings})
+    return normalise(argv, {name: action for action in _parser()._actions for name in action.option_strings})
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -128,12 +128,13 @@ def parse(argv: Sequence[str]) -> Arguments:
     """
     flags = read_flags(argv)
     if (given := value_of(flags, "--deepspeed")) is not None:
-        from cached_ds.settings import deepspeed_keys  # imports DeepSpeed, which other runs need not have
+        from cached_ds.settings import deepspeed_config  # imports DeepSpeed, which other runs need not have
 
-        deepspeed_keys.load_given(given)
+        deepspeed_config.load_given(given)
     if not torch.accelerator.is_available():
         flags.append("--use_cpu")  # without it every rank on such a machine takes itself to be alone
-    model, data, cached, training = _parser().parse_args_into_dataclasses(flags)
+    check_flags(vars(_parser().parse_args(flags)))
+    model, data, cached, training = _made(flags)
     check_training(training)
     check_metric(training, metric_names(facts=data.is_keyfacts) if training.predict_with_generate else [])
     training.prediction_loss_only |= not training.predict_with_generate  # nobody reads all documents' logits
@@ -142,3 +143,14 @@ def parse(argv: Sequence[str]) -> Arguments:
         training.generation_max_length or data.val_max_target_length or data.max_target_length
     )
     return Arguments(model, data, CachedConfig.from_dict(vars(cached)), training)
+
+
+def _made(flags: Sequence[str]) -> tuple[Any, ...]:
+    """The dataclasses; transformers and accelerate check their values with whatever comes to hand."""
+    try:
+        made: tuple[Any, ...] = _parser().parse_args_into_dataclasses(list(flags))
+    except (ValueError, OSError, MissingExtra):
+        raise
+    except Exception as error:
+        raise ValueError(f"the flags are refused: {error}") from error
+    return made

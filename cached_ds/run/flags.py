@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from argparse import Action
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cached_ds.settings.config_files import FILE_ENDINGS, read_mapping
@@ -20,12 +21,12 @@ EXPLAINED = {
 }
 
 
-def normalise(argv: Sequence[str], known: Mapping[str, Collection[str]]) -> list[str]:
+def normalise(argv: Sequence[str], known: Mapping[str, Action]) -> list[str]:
     """The command line as flags only: a leading recipe is opened, and DeepSpeed's spelling becomes `--deepspeed FILE`.
 
     Args:
         argv: the command line after the program's name.
-        known: all flags of the parser, such as `--max_steps`, each with the values it allows, if these are few.
+        known: all flags of the parser, such as `--max_steps`.
 
     Raises:
         ValueError: an unknown flag or recipe key, with the nearest known one; an unreadable recipe; a stray word.
@@ -65,23 +66,28 @@ def value_of(flags: Sequence[str], name: str) -> str | None:
     return value
 
 
-def _recipe_flags(path: str, known: Mapping[str, Collection[str]]) -> list[str]:
+def _recipe_flags(path: str, known: Mapping[str, Action]) -> list[str]:
     recipe = read_mapping(path)
     names = {flag.removeprefix("--") for flag in known if "-" not in flag.removeprefix("--")}
     for name in recipe:
         if name not in names:
             raise ValueError(f"{path}: {_explained(name) or unknown(name, names, kind='key')}")
-    return [word for name, value in recipe.items() for word in _as_flag(name, value, known[f"--{name}"])]
+    return [word for name, value in recipe.items() for word in _as_flag(path, name, value, known[f"--{name}"])]
 
 
-def _as_flag(name: str, value: Any, allowed: Collection[str]) -> list[str]:
+def _as_flag(path: str, name: str, value: Any, action: Action) -> list[str]:
     if value is None:
         return []
-    if value is False and "no" in allowed:
+    if value is False and "no" in (action.choices or ()):
         value = "no"  # YAML reads `save_strategy: no` as false
-    if isinstance(value, list):
-        return [f"--{name}", *map(str, value)]
-    return [f"--{name}", json.dumps(value) if isinstance(value, Mapping) else str(value)]
+    if isinstance(value, list) and action.nargs != "+":
+        raise ValueError(f"{path}: {name}: a list is refused; allowed is one value")
+    values = value if isinstance(value, list) else [value]
+    words = [json.dumps(one) if isinstance(one, Mapping | list) else str(one) for one in values]
+    for word in words:
+        if "\0" in word or not word.isascii() and word != word.encode(errors="ignore").decode():
+            raise ValueError(f"{path}: {name}={word!r} holds what no command line can hold")
+    return [f"--{name}", *words]
 
 
 def _one_deepspeed_flag(flags: list[str]) -> list[str]:

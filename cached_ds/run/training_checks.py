@@ -6,12 +6,15 @@ a metric that does not exist after the first evaluation, a missing package when 
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
+import torch
 from torch import nn
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers import SchedulerType, Seq2SeqTrainer, Seq2SeqTrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.training_args import OptimizerNames
@@ -44,23 +47,52 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "dataloader_num_workers": (0, math.inf),
     "generation_max_length": (1, math.inf),
     "generation_num_beams": (1, math.inf),
+    "neftune_noise_alpha": (0, math.inf),
 }
+# Name -> all that may be in its list.
+MEMBERS = {"label_names": ("labels",), "include_for_metrics": ("inputs", "loss")}
+MAPPINGS = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
 
 TIMES = ("runtime", "samples_per_second", "steps_per_second")  # transformers adds them to every evaluation
 
 
-def check_training(training: Seq2SeqTrainingArguments) -> None:
-    """Refuse numbers that cannot work, and reports by a package that is not installed.
+def check_flags(values: Mapping[str, Any]) -> None:
+    """Refuse numbers that cannot work, and a file that would not be read.
+
+    Args:
+        values: of flags, by name, before transformers has made anything of them.
 
     Raises:
-        ValueError: the first of them, with what is allowed; values that a DeepSpeed file contradicts.
+        ValueError: the first of them, with what is allowed.
     """
     for name, (low, high) in BOUNDS.items():
-        value: Any = getattr(training, name, None)
+        value: Any = values.get(name)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if is_number and not (math.isfinite(value) and low <= value < high):
             allowed = f"a number >= {low}" + (f" and < {high}" if high < math.inf else "")
             raise ValueError(f"--{name} {value} is refused; allowed is {allowed}")
+    if values.get("fsdp_config") is not None and not values.get("fsdp"):
+        raise ValueError("--fsdp_config without --fsdp is refused: it would not be read")
+
+
+def check_training(training: Seq2SeqTrainingArguments) -> None:
+    """Refuse what transformers would ignore or notice late, and reports by a package that is not installed.
+
+    Raises:
+        ValueError: the first of them, with what is allowed; values that a DeepSpeed file contradicts.
+    """
+    for name, members in MEMBERS.items():
+        for value in getattr(training, name) or ():
+            if value not in members:
+                raise ValueError(f"--{name} {value} is refused; allowed is {' or '.join(members)}")
+    for name in MAPPINGS:
+        if not isinstance(value := getattr(training, name), dict | None):
+            raise ValueError(f"--{name} {value} is refused; allowed is a JSON mapping")
+    config: Any = training.accelerator_config
+    for switch in dataclasses.fields(config):
+        value = getattr(config, switch.name)
+        if "bool" in str(switch.type) and not isinstance(value, bool | None):
+            raise ValueError(f"--accelerator_config: {switch.name}={value!r} is refused; allowed is true or false")
     _check_reporters(training)
     if mismatches := getattr(getattr(training, "hf_deepspeed_config", None), "mismatches", []):
         raise ValueError(
@@ -86,15 +118,29 @@ def check_metric(training: Seq2SeqTrainingArguments, metrics: Iterable[str]) -> 
 
 
 def check_optimizer(training: Seq2SeqTrainingArguments, model: nn.Module) -> None:
-    """Refuse an optimizer that is not installed, or not for this machine, before the training starts.
+    """Refuse an optimizer that is not installed, or not for this machine, and arguments that it or the schedule lacks.
 
     Raises:
-        ValueError: `--optim`, with the reason that transformers gives.
+        ValueError: the flag, with the reason that transformers or torch gives.
     """
+    name = OptimizerNames(training.optim).value
     try:
-        Seq2SeqTrainer.get_optimizer_cls_and_kwargs(training, model)  # type: ignore[arg-type]  # any module does
+        chosen = Seq2SeqTrainer.get_optimizer_cls_and_kwargs(training, model)  # type: ignore[arg-type]  # any module does
     except (ImportError, ValueError, AssertionError) as error:
-        raise ValueError(f"--optim {OptimizerNames(training.optim).value} is refused: {error}") from error
+        raise ValueError(f"--optim {name} is refused: {error}") from error
+    without = copy.copy(training)
+    without.optim_args = None
+    if training.optim_args and chosen == Seq2SeqTrainer.get_optimizer_cls_and_kwargs(without, model):  # type: ignore[arg-type]
+        raise ValueError(f"--optim_args {training.optim_args} is refused: --optim {name} takes none of it")
+    schedule, mapping = training.lr_scheduler_type, cast(dict[str, Any] | None, training.lr_scheduler_kwargs)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1e-3)
+    try:
+        get_scheduler(schedule, optimizer, num_warmup_steps=1, num_training_steps=10, scheduler_specific_kwargs=mapping)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ValueError(
+            f"--lr_scheduler_type {SchedulerType(schedule).value} with --lr_scheduler_kwargs {mapping} is refused: "
+            f"{error}"
+        ) from error
 
 
 def _check_reporters(training: Seq2SeqTrainingArguments) -> None:

@@ -101,4 +101,7 @@ def _text(path: str | Path) -> str:
 def _mapping(content: object, *, path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds {type(content).__name__}, not a mapping of names to values")
+    for key in content:
+        if not isinstance(key, str):
+            raise ValueError(f"{path}: key {key!r} is no name")
     return content

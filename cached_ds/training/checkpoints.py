@@ -29,12 +29,14 @@ def choose_checkpoint(training: TrainingArguments) -> str | None:
     Returns the path of a checkpoint, or None for a first start; where none is complete, too, and that is logged.
 
     Raises:
-        ValueError: a folder was asked for that is not there.
+        ValueError: a folder was asked for that is not there, or is no checkpoint.
     """
     asked = str(training.resume_from_checkpoint or "false")
     if asked.lower() not in ("true", "false"):
         if not Path(asked).is_dir():
             raise ValueError(f"--resume_from_checkpoint {asked}: there is no such folder")
+        if not Path(asked, "trainer_state.json").is_file():
+            raise ValueError(f"--resume_from_checkpoint {asked}: not a checkpoint, it holds no trainer_state.json")
         return asked
     is_asked = asked.lower() == "true"
     resumes = is_asked or any(os.environ.get(name, "0") != "0" for name in RESTART_COUNTS)

@@ -21,8 +21,10 @@ def life_of(rank, folder):
         master_addr="a", master_port=1, source="torchrun",
     )  # fmt: skip
     rank_logs.install_excepthook(info)
-    rank_logs.set_up(info, str(folder), library_level=logging.WARNING)
+    rank_logs.set_up(info, library_level=logging.WARNING)
     logging.getLogger("cached_ds").info("some news")
+    assert not (folder / "logs" / f"rank_{rank:05d}.log").exists(), "a run that is refused leaves nothing behind"
+    rank_logs.open_file(info, str(folder))
     logging.getLogger("transformers").warning("from a library")
     warnings.warn("a warning", stacklevel=1)
     sys.excepthook(RuntimeError, RuntimeError("planned"), None)
