@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
+
 import pytest
 
 from cached_ds.run.flags import normalise, value_of
 
-KNOWN = {"--deepspeed": (), "--max_steps": (), "--save_strategy": ("no", "steps"), "--label_names": (), "--extra": ()}
+PARSER = ArgumentParser()
+PARSER.add_argument("--save_strategy", choices=["no", "steps"])
+PARSER.add_argument("--label_names", nargs="+")
+for flag in ("--deepspeed", "--max_steps", "--extra"):
+    PARSER.add_argument(flag)
+KNOWN = PARSER._option_string_actions
 
 
 @pytest.mark.parametrize(
@@ -32,6 +39,13 @@ def test_a_recipe_becomes_flags_and_later_flags_win(tmp_path):
     expected = ["--max_steps", "3", "--save_strategy", "no", "--label_names", "a", "b", "--extra", '{"x": 1}']
     assert flags == [*expected, "--max_steps=7"]
     assert value_of(flags, "--max_steps") == "7"
+
+
+@pytest.mark.parametrize(("text", "message"), [("max_steps: [3]", "a list"), ('extra: "\\0"', "no command line")])
+def test_what_no_flag_can_hold_is_refused(text, message, tmp_path):
+    (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"r.yaml: .*{message}"):
+        normalise([str(tmp_path / "r.yaml")], KNOWN)
 
 
 def test_a_missing_recipe_is_named(tmp_path):
