@@ -25,6 +25,7 @@ from cached_ds.run.flags import normalise, value_of
 from cached_ds.run.training_checks import check_flags, check_metric, check_training
 from cached_ds.settings.config import CachedConfig
 from cached_ds.settings.extras import MissingExtra
+from cached_ds.settings.unknown_names import CARELESS
 
 
 @dataclass(kw_only=True)
@@ -149,8 +150,8 @@ def _made(flags: Sequence[str]) -> tuple[Any, ...]:
     """The dataclasses; transformers and accelerate check their values with whatever comes to hand."""
     try:
         made: tuple[Any, ...] = _parser().parse_args_into_dataclasses(list(flags))
-    except (ValueError, OSError, MissingExtra):
+    except (ValueError, MissingExtra):
         raise
-    except Exception as error:
+    except CARELESS as error:
         raise ValueError(f"the flags are refused: {error}") from error
     return made

@@ -94,6 +94,7 @@ def check_training(training: Seq2SeqTrainingArguments) -> None:
         if "bool" in str(switch.type) and not isinstance(value, bool | None):
             raise ValueError(f"--accelerator_config: {switch.name}={value!r} is refused; allowed is true or false")
     _check_reporters(training)
+    _check_generation_config(training)
     if mismatches := getattr(getattr(training, "hf_deepspeed_config", None), "mismatches", []):
         raise ValueError(
             f"--deepspeed {_shown(training.deepspeed)} contradicts the flags: {'; '.join(mismatches)}; set these to "
@@ -141,6 +142,16 @@ def check_optimizer(training: Seq2SeqTrainingArguments, model: nn.Module) -> Non
             f"--lr_scheduler_type {SchedulerType(schedule).value} with --lr_scheduler_kwargs {mapping} is refused: "
             f"{error}"
         ) from error
+
+
+def _check_generation_config(training: Seq2SeqTrainingArguments) -> None:
+    """Refuse generation settings that cannot be read; transformers would read them when the output folder is there."""
+    if (given := training.generation_config) is None:
+        return
+    try:
+        Seq2SeqTrainer.load_generation_config(cast(str, given))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--generation_config {given} is refused: {' '.join(str(error).split())}") from error
 
 
 def _check_reporters(training: Seq2SeqTrainingArguments) -> None:

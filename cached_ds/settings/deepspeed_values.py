@@ -16,7 +16,7 @@ from torch import nn
 
 from cached_ds.settings.deepspeed_keys import MODELS, Probe, looked_up
 from cached_ds.settings.extras import needed_by
-from cached_ds.settings.unknown_names import unknown
+from cached_ds.settings.unknown_names import CARELESS, unknown
 
 with needed_by("a DeepSpeed config"):
     from deepspeed.ops.adam import DeepSpeedCPUAdam, FusedAdam
@@ -54,7 +54,7 @@ def check_values(config: Mapping[str, Any], *, source: str) -> None:
     given = {key: value for key, value in _without_auto(config).items() if key not in BATCH_KEYS}
     try:
         DeepSpeedConfig(given | {"train_micro_batch_size_per_gpu": 1})
-    except Exception as error:  # DeepSpeed checks with whatever comes to hand
+    except CARELESS as error:
         raise ValueError(f"{source} is refused by DeepSpeed{_told(error)}") from error
 
 
@@ -149,7 +149,7 @@ def _check_part(config: Mapping[str, Any], name: str, known: Sequence[str], modu
         raise ValueError(f"{source}: {name}.params={params!r} is refused; allowed is a mapping")
     try:
         _make_optimizer(kind, params) if name == "optimizer" else _make_scheduler(kind, params)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+    except CARELESS as error:
         raise ValueError(f"{source}: {name}.params is refused: {error}") from error
 
 

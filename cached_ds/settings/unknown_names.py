@@ -8,6 +8,19 @@ from collections.abc import Collection
 MOST = 40  # names that are listed: more would bury the sentence
 
 
+# What libraries raise for values that they do not check in a sentence of their own.
+CARELESS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
 def nearest(name: str, known: Collection[str]) -> str | None:
     """The known name most like `name`; None where none is similar."""
     close = difflib.get_close_matches(name, sorted(known), n=1)

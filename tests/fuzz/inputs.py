@@ -29,10 +29,14 @@ values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dic
 
 @st.composite
 def flag_value(draw, name):
-    """A value for a flag: one that it allows, or any other."""
-    choices = [str(getattr(choice, "value", choice)) for choice in ACTIONS[name].choices or ()]
-    allowed = [st.sampled_from(choices)] if choices else [st.sampled_from(["true", "false", "1", "0.5"])]
-    return draw(st.one_of(*allowed, st.sampled_from(SEEDS), numbers.map(str), words, values.map(json.dumps)))
+    """A value for a flag: four times out of five one of its kind, otherwise any other."""
+    if draw(st.integers(0, 4)) == 0:
+        return draw(st.one_of(st.sampled_from(SEEDS), numbers.map(str), words, values.map(json.dumps)))
+    action = ACTIONS[name]
+    if action.choices:
+        return draw(st.sampled_from([str(getattr(choice, "value", choice)) for choice in action.choices]))
+    kinds = {int: st.integers(-1, 40), float: st.one_of(st.floats(0, 1), st.integers(0, 40)), str: words}
+    return str(draw(kinds.get(action.type, st.booleans())))
 
 
 @st.composite
@@ -46,8 +50,8 @@ def flags(draw):
 def recipes(draw):
     """A recipe with a few settings, in which some bytes may be wrong."""
     ending = draw(st.sampled_from(["yaml", "json"]))
-    names = st.one_of(st.sampled_from(NAMES), words)
-    settings = draw(st.dictionaries(names, values, max_size=3)) | {"seed": 1, "logging_steps": 1}
+    names = draw(st.lists(st.sampled_from(NAMES), max_size=4, unique=True))
+    settings = {name: draw(flag_value(name)) for name in names} | draw(st.dictionaries(words, values, max_size=1))
     text = yaml.safe_dump(settings, allow_unicode=True) if ending == "yaml" else json.dumps(settings)
     return Attempt(files={f"r.{ending}": draw(damaged(text.encode()))}, recipe=f"r.{ending}")
 
@@ -61,7 +65,10 @@ def deepspeed_files(draw):
         if draw(st.booleans()):
             break
         section = section[draw(st.sampled_from(sorted(nested)))]
-    section[draw(st.one_of(st.sampled_from(sorted([*section, *malformed.DEEPSPEED])), words))] = draw(values)
+    known = [*section, *malformed.DEEPSPEED] if section is config else [*section]
+    name = draw(st.one_of(st.sampled_from(sorted(known)), st.sampled_from(sorted(known)), words))
+    like = {bool: st.booleans(), int: st.integers(0, 2**31), float: st.floats(0, 10)}
+    section[name] = draw(st.one_of(like.get(type(section.get(name)), values), values))
     return malformed.deepspeed(draw(damaged(json.dumps(config).encode())))
 
 
@@ -70,8 +77,10 @@ def documents(draw):
     """A file of documents with any columns and values, in which some bytes may be wrong."""
     ending = draw(st.sampled_from(["jsonl", "csv", "json"]))
     columns = st.one_of(st.sampled_from(["text", "summary", "document", "id"]), words)
-    rows = draw(st.lists(st.dictionaries(columns, st.one_of(st.just("word1 word2"), values), max_size=3), max_size=3))
-    rows = [{"text": "word1", "summary": "word2"}, *rows] if draw(st.booleans()) else rows
+    cells = st.one_of(st.just("word1 word2"), words, words, values)
+    whole = st.fixed_dictionaries({"text": cells, "summary": cells})
+    row = st.one_of(whole, whole, whole, st.dictionaries(columns, cells, max_size=3))
+    rows = draw(st.lists(row, min_size=1, max_size=3))
     if ending == "csv":
         lines = [",".join(json.dumps(str(cell)) for cell in (row.keys() if n == 0 else row.values()))
                  for n, row in enumerate(rows)]  # fmt: skip
@@ -82,8 +91,8 @@ def documents(draw):
 
 @st.composite
 def damaged(draw, content):
-    """The content itself or, half of the time, with some bytes cut out and others put there."""
-    if draw(st.booleans()):
+    """The content itself or, once out of four times, with some bytes cut out and others put there."""
+    if draw(st.integers(0, 3)):
         return content
     start = draw(st.integers(0, len(content)))
     end = draw(st.integers(start, min(len(content), start + 8)))

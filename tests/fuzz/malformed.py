@@ -49,6 +49,7 @@ WORDS = {
     "model_name_or_path": ["nowhere/at/all", "."],
     "tokenizer_name": ["nowhere/at/all", "."],
     "config_name": ["tiny-brat"],
+    "generation_config": ["", "nowhere/at/all"],
     "train_file": ["nowhere.jsonl", ".", "/dev/null"],
     "validation_file": ["nowhere.jsonl"],
     "text_column": ["txt", "summary"],

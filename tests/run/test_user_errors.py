@@ -96,7 +96,7 @@ def test_unknown_shape_names_the_nearest(tmp_path):
         ({"zero_optimization": 2}, "zero_optimization=2 is refused; allowed is a mapping"),
         ({"zero_optimization": {"offload_optimizer": {"device": "gpu"}}}, "offload_optimizer.device='gpu' is refused"),
         ({"bf16": {"enabled": 3}}, "bf16.enabled=3 is refused"),
-        ({"optimizer": {"type": "AdamNope"}}, "optimizer.type='AdamNope' is refused; allowed are adagrad"),
+        ({"optimizer": {"type": "AdamNope"}}, "optimizer.type='AdamNope' is refused; allowed types are adagrad"),
         ({"scheduler": {"type": 5}}, "scheduler.type=5 is refused"),
         ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps=2 vs hf gradient_accumulation_steps=3"),
     ],

@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,15 +52,12 @@ def start(train, attempt):
 
 
 def exit_code(train):
-    """The exit code with which Python would end."""
+    """The exit code with which Python would end; what is raised ends the child, as it would end the script."""
     code = 0
     try:
         train.main(sys.argv[1:])
     except SystemExit as end:
         code = end.code or 0
-    except BaseException:
-        traceback.print_exc()
-        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     return code
