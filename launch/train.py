@@ -35,7 +35,7 @@ try:
     from cached_ds.run.arguments import Arguments, parse
     from cached_ds.run.build import build_data, build_model, check_targets
     from cached_ds.run.flags import without_local_rank
-    from cached_ds.run.training_checks import check_optimizer
+    from cached_ds.run.training_checks import check_deepspeed_steps, check_optimizer
     from cached_ds.training import checkpoints
 except MissingExtra as missing:
     print(f"train.py: error: {missing}", file=sys.stderr)
@@ -69,6 +69,7 @@ def work(argv: Sequence[str]) -> None:
         check_targets(model, splits, arguments)
         if training.do_train:
             check_optimizer(training, model)
+            check_deepspeed_steps(training, model, documents=len(splits["train"]))
         checkpoint = checkpoints.choose_checkpoint(training) if training.do_train else None
         trainer = CachedSeq2SeqTrainer(
             model,

@@ -14,10 +14,12 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import SchedulerType, Seq2SeqTrainer, Seq2SeqTrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.training_args import OptimizerNames
+from transformers.utils import is_liger_kernel_available
 
 from cached_ds.settings.unknown_names import unknown
 
@@ -93,7 +95,10 @@ def check_training(training: Seq2SeqTrainingArguments) -> None:
         value = getattr(config, switch.name)
         if "bool" in str(switch.type) and not isinstance(value, bool | None):
             raise ValueError(f"--accelerator_config: {switch.name}={value!r} is refused; allowed is true or false")
-    _check_reporters(training)
+    if training.eval_on_start and not training.do_eval:
+        raise ValueError("--eval_on_start without --do_eval is refused: nothing would be there to evaluate on")
+    _check_loader(training)
+    _check_packages(training)
     _check_generation_config(training)
     if mismatches := getattr(getattr(training, "hf_deepspeed_config", None), "mismatches", []):
         raise ValueError(
@@ -144,6 +149,31 @@ def check_optimizer(training: Seq2SeqTrainingArguments, model: nn.Module) -> Non
         ) from error
 
 
+def check_deepspeed_steps(training: Seq2SeqTrainingArguments, model: nn.Module, *, documents: int) -> None:
+    """Refuse numbers of steps in a DeepSpeed config that contradict the flags; the Trainer would when training starts.
+
+    Args:
+        training: the arguments of the run.
+        model: the model, whose width fills in what the config leaves to it.
+        documents: the training documents.
+
+    Raises:
+        ValueError: the keys, their values, and those of the flags.
+    """
+    config: Any = getattr(training, "hf_deepspeed_config", None)
+    if config is None:
+        return
+    rounded = math.floor if training.dataloader_drop_last else math.ceil
+    batches = rounded(documents / (training.train_batch_size * training.world_size))
+    steps = math.ceil(training.num_train_epochs * max(1, math.ceil(batches / training.gradient_accumulation_steps)))
+    if training.max_steps > 0:
+        steps = training.max_steps
+    try:
+        copy.deepcopy(config).trainer_config_finalize(training, model, steps)
+    except ValueError as error:
+        raise ValueError(f"--deepspeed {_shown(training.deepspeed)}: {' '.join(str(error).split())}") from error
+
+
 def _check_generation_config(training: Seq2SeqTrainingArguments) -> None:
     """Refuse generation settings that cannot be read; transformers would read them when the output folder is there."""
     if (given := training.generation_config) is None:
@@ -154,8 +184,25 @@ def _check_generation_config(training: Seq2SeqTrainingArguments) -> None:
         raise ValueError(f"--generation_config {given} is refused: {' '.join(str(error).split())}") from error
 
 
-def _check_reporters(training: Seq2SeqTrainingArguments) -> None:
-    """Refuse a report to what is not installed; transformers would raise when all else is ready."""
+def _check_loader(training: Seq2SeqTrainingArguments) -> None:
+    """Refuse what a data loader cannot be made of; transformers would make one when all else is ready."""
+    names = ("num_workers", "prefetch_factor", "persistent_workers", "multiprocessing_context")
+    options: dict[str, Any] = {name: getattr(training, f"dataloader_{name}") for name in names}
+    try:
+        DataLoader([0], **options)  # type: ignore[arg-type]  # a list does
+    except ValueError as error:
+        shown = " ".join(
+            f"--dataloader_{name} {value}" for name, value in options.items() if value not in (None, False)
+        )
+        raise ValueError(f"{shown} is refused: {' '.join(str(error).split())}") from error
+
+
+def _check_packages(training: Seq2SeqTrainingArguments) -> None:
+    """Refuse kernels and reports of what is not installed; transformers would raise when all else is ready."""
+    if training.use_liger_kernel and not is_liger_kernel_available():
+        raise ValueError(
+            "--use_liger_kernel is refused: liger-kernel is not installed; leave the flag out, or install it"
+        )
     for name in training.report_to or ():
         if name not in INTEGRATION_TO_CALLBACK:
             raise ValueError(f"--report_to: {unknown(name, INTEGRATION_TO_CALLBACK, kind='reporter')}")

@@ -46,6 +46,8 @@ def check_values(config: Mapping[str, Any], *, source: str) -> None:
     """
     for name in MODELS.keys() & config.keys():
         _check_model(name, config[name], source)
+    if config.get("zero_optimization", {"stage": 0}).get("stage", "auto") == "auto":
+        raise ValueError(f"{source}: zero_optimization has no stage; allowed is 0, 1, 2 or 3")
     _check_types(config, looked_up(), source=source, prefix="")
     _check_numbers(config, source)
     _check_dtypes(config.get("data_types") or {}, source)

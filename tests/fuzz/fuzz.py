@@ -14,6 +14,7 @@ import time
 import warnings
 from pathlib import Path
 
+import corpus
 import inputs
 from hypothesis.errors import NonInteractiveExampleWarning
 from tqdm import tqdm
@@ -27,7 +28,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--minutes", type=float, default=10, help="how long (default: 10)")
     parser.add_argument("--kind", choices=inputs.KINDS, help="one kind of inputs only (default: all)")
+    parser.add_argument("--corpus", type=int, help="only draw so many inputs of each kind anew for the suite's own run")
     arguments = parser.parse_args()
+    if arguments.corpus:
+        corpus.write([made_up(kind) for kind in inputs.KINDS for _ in range(arguments.corpus)])
+        return 0
     kinds = [arguments.kind] if arguments.kind else list(inputs.KINDS)
     end, faults = time.monotonic() + 60 * arguments.minutes, 0
     with tempfile.TemporaryDirectory() as folder, tqdm(unit="input") as bar:

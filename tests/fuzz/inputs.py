@@ -58,7 +58,7 @@ def recipes(draw):
 
 @st.composite
 def deepspeed_files(draw):
-    """A file of ds_configs/ in which one value is another, or a key was added."""
+    """A file of ds_configs/ in which one value is another, or a key was added or is missing."""
     config = json.loads((ROOT / "ds_configs" / f"zero{draw(st.sampled_from('123'))}.json").read_text(encoding="utf-8"))
     section = config
     while nested := [key for key, value in section.items() if isinstance(value, dict)]:
@@ -68,7 +68,10 @@ def deepspeed_files(draw):
     known = [*section, *malformed.DEEPSPEED] if section is config else [*section]
     name = draw(st.one_of(st.sampled_from(sorted(known)), st.sampled_from(sorted(known)), words))
     like = {bool: st.booleans(), int: st.integers(0, 2**31), float: st.floats(0, 10)}
-    section[name] = draw(st.one_of(like.get(type(section.get(name)), values), values))
+    if draw(st.integers(0, 5)):
+        section[name] = draw(st.one_of(like.get(type(section.get(name)), values), values))
+    else:
+        section.pop(name, None)
     return malformed.deepspeed(draw(damaged(json.dumps(config).encode())))
 
 

@@ -34,6 +34,9 @@ WORDS = {
     "optim": ["adamw", "sdg", "adamw_bnb_8bit", "[sgd]"],
     "optim_args": ["no_such_option=1", "momentum", "betas=x"],
     "save_strategy": ["sometimes"],
+    "eval_on_start": ["true"],
+    "use_liger_kernel": ["true"],
+    "dataloader_persistent_workers": ["true"],
     "eval_strategy": ["always", "steps"],
     "report_to": ["tensorbord", "wandb"],
     "recompute": ["some", "-1"],
@@ -61,7 +64,7 @@ WORDS = {
     "label_names": ["no_such_column"],
     "include_for_metrics": ["everything"],
     "dataloader_prefetch_factor": ["2", "-1"],
-    "dataloader_multiprocessing_context": ["thread"],
+    "dataloader_multiprocessing_context": ["thread", "fork"],
     "torch_empty_cache_steps": ["0", "-1"],
     "neftune_noise_alpha": ["nan", "-1", "ten"],
     "debug": ["everything"],
@@ -134,7 +137,8 @@ JSON_RECIPES = {
 # Section of a DeepSpeed file -> values that it cannot have.
 DEEPSPEED = {
     "zero_optimization": [
-        2, "2", [], True, {"stage": 7}, {"stage": "two"}, {"stage": -1}, {"stage": 1.5}, {"stage": None},
+        2, "2", [], True, {}, {"stage": "auto"},
+        {"stage": 7}, {"stage": "two"}, {"stage": -1}, {"stage": 1.5}, {"stage": None},
         {"stage": [2]}, {"stage": 2, "no_such_option": 1}, {"stage": 2, "reduce_bucket_size": -1},
         {"stage": 2, "reduce_bucket_size": "big"}, {"stage": 2, "offload_optimizer": {"device": "gpu"}},
         {"stage": 2, "offload_optimizer": "cpu"}, {"stage": 3, "offload_param": {"device": 3}},
@@ -156,6 +160,8 @@ DEEPSPEED = {
         "WarmupLR", {}, {"type": "WarmNope"}, {"type": 5}, [],
         {"type": "WarmupLR", "params": {"no_such_option": 1}}, {"type": "WarmupLR", "params": [1]},
         {"type": "WarmupLR", "params": {"warmup_num_steps": "many"}},
+        {"type": "WarmupLR", "params": {"warmup_num_steps": 7}},
+        {"type": "WarmupDecayLR", "params": {"total_num_steps": 7, "warmup_num_steps": "auto"}},
     ],
     "bf16": [True, 1, {"enabled": 3}, {"enabled": "perhaps"}, {"enabled": True, "no_such_option": 1}],
     "fp16": [True, {"enabled": "perhaps"}, {"enabled": True, "loss_scale": "big"}, {"enabled": True, "loss_scale": -1}],
