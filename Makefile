@@ -38,8 +38,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# One worker for the tests that start processes, one for the others (tests/conftest.py).
 test: lint
-	$(PYTHON) -m pytest $(FLAGS)
+	$(PYTHON) -m pytest -n 2 --dist loadgroup $(FLAGS)
 
 # What the tests of transformers import lies beside .venv's own packages: `make hf-tests TRANSFORMERS=DIR`.
 HF_TESTS := $(VENV)/hf-tests

@@ -1,4 +1,8 @@
-"""Shared pytest set-up: some tests need a CUDA device or --slow; pools of ranks serve the whole session."""
+"""Shared pytest set-up: some tests need a CUDA device or --slow; pools of ranks serve the whole session.
+
+Under pytest-xdist all tests that start processes are one group, so that one worker runs them one after another, while
+the others run what needs one process.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,8 @@ from lab.hosts import two_hosts
 from lab.launched_pool import Pools
 from lab.programs import PROGRAMS
 
+PROCESS_ROOMS = {"benchmarks", "doctor", "fuzz", "launch", "ranks", "run", "training"}
+PROCESS_FIXTURES = {"hosts", "launched", "ranks", "zero_ops"}
 BUILD_SECONDS = 300  # DeepSpeed compiles its shared-memory op once per machine: 45 s on two idle cores
 
 
@@ -29,9 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked `slow` too")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    starts = room_of(item) in PROCESS_ROOMS or not PROCESS_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+    if starts and item.config.pluginmanager.hasplugin("xdist"):
+        item.add_marker(pytest.mark.xdist_group("processes"))
+
+
 @pytest.hookimpl(trylast=True)  # after pytest has put its own order in place
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=launcher_of)
+    items.sort(key=lambda item: (room_of(item) == "benchmarks", launcher_of(item)))  # speed is measured at the end
     for item in items:
         if "zero_ops" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(BUILD_SECONDS + 120))
@@ -41,6 +53,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for name, reason in reasons.items():
             if item.get_closest_marker(name):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def room_of(item: pytest.Item) -> str:
+    """The folder in which a test stands."""
+    return item.path.parent.name
 
 
 def launcher_of(item: pytest.Item) -> str:
@@ -56,13 +73,6 @@ def ranks():
         pool = RankPool()
         yield pool
         pool.stop()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def early_ranks(request):
-    """Let the ranks that some test will need import their libraries while the first tests run."""
-    if any("ranks" in getattr(item, "fixturenames", ()) for item in request.session.items):
-        request.getfixturevalue("ranks").start()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ train.py --deepspeed --deepspeed_config ds.json ...      DeepSpeed's spelling
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -103,6 +104,7 @@ class _Parser(HfArgumentParser):
         raise ValueError(message)
 
 
+@functools.cache  # making one takes longer than reading a command line three times
 def _parser() -> _Parser:
     groups: Any = (ModelArguments, DataArguments, CachedArguments, Seq2SeqTrainingArguments)
     return _Parser(groups, allow_abbrev=False)

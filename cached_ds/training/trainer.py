@@ -19,6 +19,7 @@ from cached_ds.settings.config import CachedConfig
 from cached_ds.training.evaluation_loop import EveryDocumentOnce
 from cached_ds.training.progress import TokenProgressCallback
 from cached_ds.training.sampler import LengthBalancedSampler
+from cached_ds.training.zero_gradient import ZeroGradientCallback
 
 PREFIX_COLUMN = "prefix_length"
 
@@ -35,7 +36,8 @@ class CachedSeq2SeqTrainer(EveryDocumentOnce):
     - in evaluation every document counts once, in the data's order, and the loss is a mean over label tokens;
     - generation starts from the token from which training starts;
     - label smoothing in training needs no logits;
-    - the progress bar shows tokens per second and windows.
+    - the progress bar shows tokens per second and windows;
+    - a logged step whose gradient is zero is told.
 
     Args:
         model: a Hugging Face encoder-decoder, attached or not, not yet wrapped by an engine; None: what `model_init`
@@ -66,6 +68,7 @@ class CachedSeq2SeqTrainer(EveryDocumentOnce):
             self._finish(model)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TokenProgressCallback)
+        self.add_callback(ZeroGradientCallback)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """A new model from `model_init`, attached; the Trainer asks for one when it is made and for every `train`."""

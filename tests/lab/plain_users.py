@@ -53,15 +53,30 @@ def loop(folder, output):
 
 def trainer(folder, output, deepspeed=None):
     """Transformers' own Seq2SeqTrainer."""
-    arguments = Seq2SeqTrainingArguments(
-        output_dir=output, use_cpu=True, per_device_train_batch_size=1, gradient_accumulation_steps=ACCUMULATION,
-        max_steps=workshop.STEPS, optim="sgd", learning_rate=workshop.LEARNING_RATE, lr_scheduler_type="constant",
-        max_grad_norm=workshop.CLIP, save_strategy="no", report_to="none", logging_steps=1, deepspeed=deepspeed,
-    )  # fmt: skip
+    arguments = _arguments(output, deepspeed=deepspeed)
     if deepspeed is not None:
         cached_ds.zero.join_process_group()  # ZeRO-3 without GPUs, see its docstring
     model, documents, collator = material(folder)
-    run = Seq2SeqTrainer(model=model, args=arguments, train_dataset=documents, data_collator=collator)
-    run.train()
-    run.save_model()
-    return [row["loss"] for row in run.state.log_history if "loss" in row]
+    return _trained(Seq2SeqTrainer(model=model, args=arguments, train_dataset=documents, data_collator=collator))
+
+
+def model_init(folder, output, **options):
+    """A trainer that is handed no model, but a function that makes one."""
+    _, documents, collator = material(folder)
+    made = {"model_init": lambda: material(folder)[0], "args": _arguments(output, **options)}
+    return _trained(cached_ds.CachedSeq2SeqTrainer(**made, train_dataset=documents, data_collator=collator))
+
+
+def _arguments(output, **options):
+    return Seq2SeqTrainingArguments(
+        output_dir=output, use_cpu=True, per_device_train_batch_size=1, gradient_accumulation_steps=ACCUMULATION,
+        max_steps=workshop.STEPS, optim="sgd", learning_rate=workshop.LEARNING_RATE, lr_scheduler_type="constant",
+        max_grad_norm=workshop.CLIP, save_strategy="no", report_to="none", logging_steps=1, **options,
+    )  # fmt: skip
+
+
+def _trained(trainer):
+    """The losses of a run that has ended and is saved."""
+    trainer.train()
+    trainer.save_model()
+    return [row["loss"] for row in trainer.state.log_history if "loss" in row]

@@ -10,9 +10,11 @@ import pytest
 from helpers.repo import ROOT
 from lab import plain_users, workshop
 
+FSDP2 = {"version": 2, "cpu_ram_efficient_loading": False}
 KINDS = {
     "accelerator-loop": ("torchrun", plain_users.loop, {}),
     "trainer-ddp": ("torchrun", plain_users.trainer, {}),
+    "model_init-fsdp2": ("torchrun", plain_users.model_init, {"fsdp": "full_shard", "fsdp_config": FSDP2}),
     "trainer-zero2": ("deepspeed", plain_users.trainer, {"deepspeed": str(ROOT / "ds_configs/zero2.json")}),
     "trainer-zero3": ("deepspeed", plain_users.trainer, {"deepspeed": str(ROOT / "ds_configs/zero3.json")}),
 }

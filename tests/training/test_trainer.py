@@ -165,3 +165,14 @@ def test_label_smoothing_is_that_of_transformers_without_its_logits(folder, tmp_
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     # float32: sums of the logits' size in another order.
     assert worst_error(found, expected) < 1e-5
+
+
+def test_a_step_without_a_gradient_is_told(folder, tmp_path, caplog):
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder / "model").requires_grad_(False)
+    model.model.encoder.layernorm_embedding.weight.requires_grad_()
+    trainer = make_trainer(folder, tmp_path, model=model, logging_steps=1)
+    trainer.train()
+    assert not caplog.records
+    model.model.encoder.layernorm_embedding.weight.register_hook(torch.zeros_like)
+    trainer.train()
+    assert [record.message[:37] for record in caplog.records] == ["step 1: the norm of the gradient is 0"]
