@@ -40,7 +40,7 @@ lint: install
 
 # One worker for the tests that start processes, one for the others (tests/conftest.py).
 test: lint
-	$(PYTHON) -m pytest -n 2 --dist loadgroup $(FLAGS)
+	$(PYTHON) -m pytest -n 2 $(FLAGS)
 
 # What the tests of transformers import lies beside .venv's own packages: `make hf-tests TRANSFORMERS=DIR`.
 HF_TESTS := $(VENV)/hf-tests

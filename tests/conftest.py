@@ -1,12 +1,14 @@
 """Shared pytest set-up: some tests need a CUDA device or --slow; pools of ranks serve the whole session.
 
-Under pytest-xdist all tests that start processes are one group, so that one worker runs them one after another, while
-the others run what needs one process.
+Under pytest-xdist one worker runs all tests that start processes, one after another, while the others run those that
+need one process. (Its own groups are without effect under pytest 9.2, so a scheduler does it.)
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -17,12 +19,13 @@ import torch
 
 from cached_ds.op_locks import extensions_root, remove_stale_locks
 from helpers.rank_pool import RankPool
+from helpers.repo import ROOT
 from lab.hosts import two_hosts
 from lab.launched_pool import Pools
 from lab.programs import PROGRAMS
 
 PROCESS_ROOMS = {"benchmarks", "doctor", "fuzz", "launch", "ranks", "run", "training"}
-PROCESS_FIXTURES = {"hosts", "launched", "ranks", "zero_ops"}
+PROCESS_FIXTURES = re.compile(r"\b(hosts|launched|(zero_)?ranks|zero_ops)\b[,)\"]")
 BUILD_SECONDS = 300  # DeepSpeed compiles its shared-memory op once per machine: 45 s on two idle cores
 
 
@@ -35,15 +38,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked `slow` too")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    starts = room_of(item) in PROCESS_ROOMS or not PROCESS_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
-    if starts and item.config.pluginmanager.hasplugin("xdist"):
-        item.add_marker(pytest.mark.xdist_group("processes"))
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which need not be there
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ProcessesApart(LoadScopeScheduling):
+        """Deals single tests, but all that start processes as one; the largest piece first."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            return "processes" if starts_processes(ROOT / nodeid.split("::")[0]) else nodeid
+
+    return ProcessesApart(config, log)
+
+
+@functools.cache
+def starts_processes(path: Path) -> bool:
+    """Whether tests of this file start processes, by the folder in which it stands or the fixtures that it names."""
+    return path.parent.name in PROCESS_ROOMS or bool(PROCESS_FIXTURES.search(path.read_text(encoding="utf-8")))
 
 
 @pytest.hookimpl(trylast=True)  # after pytest has put its own order in place
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: (room_of(item) == "benchmarks", launcher_of(item)))  # speed is measured at the end
+    items.sort(key=launcher_of)
     for item in items:
         if "zero_ops" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(BUILD_SECONDS + 120))
@@ -53,11 +69,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for name, reason in reasons.items():
             if item.get_closest_marker(name):
                 item.add_marker(pytest.mark.skip(reason=reason))
-
-
-def room_of(item: pytest.Item) -> str:
-    """The folder in which a test stands."""
-    return item.path.parent.name
 
 
 def launcher_of(item: pytest.Item) -> str:

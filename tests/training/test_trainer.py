@@ -173,6 +173,7 @@ def test_a_step_without_a_gradient_is_told(folder, tmp_path, caplog):
     trainer = make_trainer(folder, tmp_path, model=model, logging_steps=1)
     trainer.train()
     assert not caplog.records
-    model.model.encoder.layernorm_embedding.weight.register_hook(torch.zeros_like)
+    model.model.shared.weight.zero_()  # the logits' weight too, so that nothing comes back from them
     trainer.train()
-    assert [record.message[:37] for record in caplog.records] == ["step 1: the norm of the gradient is 0"]
+    (record,) = caplog.records
+    assert record.message.startswith("step 1: the norm of the gradient is 0")
