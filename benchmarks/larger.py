@@ -12,6 +12,7 @@ broken.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ SHARE = 0.8  # a rank's peak on the most ranks / that of one process
 STATES = ("parameters", "gradients", "optimizer", "master")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
     """What is trained.
 
@@ -51,11 +52,13 @@ class Model:
     memory: float
     led: bool = False
 
-    def parameters(self, layers: int) -> int:
-        """How many parameters it has with so many layers in encoder and decoder."""
-        shape = replace(Shape(**self.shape), encoder_layers=layers, decoder_layers=layers)
-        with torch.device("meta"):
-            return sum(p.numel() for p in make_model(shape, length=shape.window, led=self.led).parameters())
+
+@functools.cache  # every line of the table asks
+def parameters(model: Model, layers: int) -> int:
+    """How many parameters a model has with so many layers in encoder and decoder."""
+    shape = replace(Shape(**model.shape), encoder_layers=layers, decoder_layers=layers)
+    with torch.device("meta"):
+        return sum(p.numel() for p in make_model(shape, length=shape.window, led=model.led).parameters())
 
 
 COMMON = {"window": 256, "target": 32}
@@ -96,7 +99,7 @@ def table(rows: list[Row]) -> str:
 def _line(row: Row) -> list[str]:
     settings, result = row["settings"], row["result"]
     model = next(model for model in MODELS if model.title == settings["title"])
-    here, whole = (model.parameters(layers) / 1e6 for layers in (model.shape["encoder_layers"], model.layers))
+    here, whole = (parameters(model, layers) / 1e6 for layers in (model.shape["encoder_layers"], model.layers))
     limit = f"{settings['memory']:g}" if settings["memory"] else "no limit"
     line = [model.title, f"{here:,.0f} M ({whole:,.0f} M)", TITLES[settings["variant"]], str(settings["ranks"]), limit]
     if "failed" in result:
