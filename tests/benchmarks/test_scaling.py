@@ -54,8 +54,8 @@ def counts(zero_ranks):
     environment = {**os.environ, **runners.rank_environment(info), "PYTHONPATH": path}
     command = [sys.executable, str(HERE / "programs" / "fake_rank.py")]
     with subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE) as child:
-        real = zero_ranks.run(costs_by_engine)
-        output, _ = child.communicate(timeout=100)
+        real = zero_ranks.run(costs_by_engine, timeout=200)
+        output, _ = child.communicate(timeout=200)
     assert child.returncode == 0
     return [*real, json.loads(output.splitlines()[-1])]
 
