@@ -1,7 +1,7 @@
 """Shared pytest set-up: some tests need a CUDA device or --slow; pools of ranks serve the whole session.
 
 Under pytest-xdist one worker runs all tests that start processes, one after another, while the others run those that
-need one process. (Its own groups are without effect under pytest 9.2, so a scheduler does it.)
+need one process. (xdist's own groups are without effect under pytest 9.2, so a scheduler does it.)
 """
 
 from __future__ import annotations

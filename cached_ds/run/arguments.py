@@ -104,7 +104,7 @@ class _Parser(HfArgumentParser):
         raise ValueError(message)
 
 
-@functools.cache  # making one takes longer than reading a command line three times
+@functools.cache  # it is asked for three times per command line, and never changed
 def _parser() -> _Parser:
     groups: Any = (ModelArguments, DataArguments, CachedArguments, Seq2SeqTrainingArguments)
     return _Parser(groups, allow_abbrev=False)

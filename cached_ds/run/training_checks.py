@@ -163,15 +163,18 @@ def check_deepspeed_steps(training: Seq2SeqTrainingArguments, model: nn.Module, 
     config: Any = getattr(training, "hf_deepspeed_config", None)
     if config is None:
         return
-    rounded = math.floor if training.dataloader_drop_last else math.ceil
-    batches = rounded(documents / (training.train_batch_size * training.world_size))
-    steps = math.ceil(training.num_train_epochs * max(1, math.ceil(batches / training.gradient_accumulation_steps)))
-    if training.max_steps > 0:
-        steps = training.max_steps
+    steps = training.max_steps if training.max_steps > 0 else _steps_of_epochs(training, documents)
     try:
         copy.deepcopy(config).trainer_config_finalize(training, model, steps)
     except ValueError as error:
-        raise ValueError(f"--deepspeed {_shown(training.deepspeed)}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"--deepspeed {_shown(training.deepspeed)}: {_one_line(error)}") from error
+
+
+def _steps_of_epochs(training: Seq2SeqTrainingArguments, documents: int) -> int:
+    """What `Trainer.set_initial_training_values` will find; but making a Trainer makes the output folder."""
+    rounded = math.floor if training.dataloader_drop_last else math.ceil
+    batches = rounded(documents / (training.train_batch_size * training.world_size))
+    return math.ceil(training.num_train_epochs * max(1, math.ceil(batches / training.gradient_accumulation_steps)))
 
 
 def _check_generation_config(training: Seq2SeqTrainingArguments) -> None:
@@ -181,7 +184,7 @@ def _check_generation_config(training: Seq2SeqTrainingArguments) -> None:
     try:
         Seq2SeqTrainer.load_generation_config(cast(str, given))
     except (OSError, ValueError) as error:
-        raise ValueError(f"--generation_config {given} is refused: {' '.join(str(error).split())}") from error
+        raise ValueError(f"--generation_config {given} is refused: {_one_line(error)}") from error
 
 
 def _check_loader(training: Seq2SeqTrainingArguments) -> None:
@@ -194,22 +197,26 @@ def _check_loader(training: Seq2SeqTrainingArguments) -> None:
         shown = " ".join(
             f"--dataloader_{name} {value}" for name, value in options.items() if value not in (None, False)
         )
-        raise ValueError(f"{shown} is refused: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{shown} is refused: {_one_line(error)}") from error
 
 
 def _check_packages(training: Seq2SeqTrainingArguments) -> None:
     """Refuse kernels and reports of what is not installed; transformers would raise when all else is ready."""
     if training.use_liger_kernel and not is_liger_kernel_available():
-        raise ValueError(
-            "--use_liger_kernel is refused: liger-kernel is not installed; leave the flag out, or install it"
-        )
+        raise _not_installed("--use_liger_kernel", "liger-kernel")
     for name in training.report_to or ():
         if name not in INTEGRATION_TO_CALLBACK:
             raise ValueError(f"--report_to: {unknown(name, INTEGRATION_TO_CALLBACK, kind='reporter')}")
         if name not in get_available_reporting_integrations():
-            raise ValueError(
-                f"--report_to {name} is refused: {name} is not installed; leave the flag out, or install it"
-            )
+            raise _not_installed(f"--report_to {name}", name)
+
+
+def _not_installed(flag: str, package: str) -> ValueError:
+    return ValueError(f"{flag} is refused: {package} is not installed; leave the flag out, or install it")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _shown(deepspeed: Any) -> str:

@@ -46,8 +46,7 @@ def check_values(config: Mapping[str, Any], *, source: str) -> None:
     """
     for name in MODELS.keys() & config.keys():
         _check_model(name, config[name], source)
-    if config.get("zero_optimization", {"stage": 0}).get("stage", "auto") == "auto":
-        raise ValueError(f"{source}: zero_optimization has no stage; allowed is 0, 1, 2 or 3")
+    _check_stage(config, source)
     _check_types(config, looked_up(), source=source, prefix="")
     _check_numbers(config, source)
     _check_dtypes(config.get("data_types") or {}, source)
@@ -58,6 +57,13 @@ def check_values(config: Mapping[str, Any], *, source: str) -> None:
         DeepSpeedConfig(given | {"train_micro_batch_size_per_gpu": 1})
     except CARELESS as error:
         raise ValueError(f"{source} is refused by DeepSpeed{_told(error)}") from error
+
+
+def _check_stage(config: Mapping[str, Any], source: str) -> None:
+    """Refuse ZeRO without a stage, which DeepSpeed takes for 0 and accelerate looks up in vain."""
+    section = config.get("zero_optimization")
+    if section is not None and section.get("stage", "auto") == "auto":
+        raise ValueError(f"{source}: zero_optimization has no stage; allowed is 0, 1, 2 or 3")
 
 
 def _check_model(name: str, section: Any, source: str) -> None:

@@ -13,10 +13,9 @@ logger = logging.getLogger(__name__)
 class ZeroGradientCallback(TrainerCallback):
     """Warns of every logged step whose gradient norm is 0, on the first rank; it reads what the Trainer logs anyway."""
 
-    def on_log(self, *arguments: Any, **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Look at the norm that the Trainer has logged."""
-        state: TrainerState = arguments[1]
-        if state.is_world_process_zero and (kwargs.get("logs") or {}).get("grad_norm") == 0:
+        if state.is_world_process_zero and kwargs["logs"].get("grad_norm") == 0:
             logger.warning(
                 "step %d: the norm of the gradient is 0, so this step taught nothing; is the loss independent of the "
                 "trainable parameters?",

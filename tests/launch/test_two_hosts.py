@@ -21,7 +21,7 @@ RUNS = {
 }
 FLAGS = {
     "dataset_name": "pysource", "dataset_config_name": "stdlib", "max_train_samples": 2 * STEPS, "max_eval_samples": 1,
-    "max_source_length": 4000,  # 15 or 16 windows
+    "max_source_length": 4000,  # 14 or 16 windows
     "max_predict_samples": 1, "window": 256, "max_target_length": 32, "do_train": True, "max_steps": STEPS,
     "per_device_train_batch_size": 1, "learning_rate": 0.001, "lr_scheduler_type": "constant", "save_strategy": "no",
     "report_to": "none", "logging_steps": 1, "disable_tqdm": True,
