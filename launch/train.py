@@ -35,6 +35,7 @@ try:
     from cached_ds.run.arguments import Arguments, parse
     from cached_ds.run.build import build_data, build_model, check_targets
     from cached_ds.run.flags import without_local_rank
+    from cached_ds.run.recipe import located
     from cached_ds.run.training_checks import check_deepspeed_steps, check_optimizer
     from cached_ds.training import checkpoints
 except MissingExtra as missing:
@@ -56,9 +57,9 @@ def main(argv: Sequence[str]) -> None:
 def work(argv: Sequence[str]) -> None:
     """Meet the other ranks, parse, build, train, evaluate, predict."""
     info = None
-    with user_errors(info):
+    with user_errors(info, argv):
         info = start_rank(argv)
-    with user_errors(info):
+    with user_errors(info, argv):
         arguments = parse(argv)
         training = arguments.training
         rank_logs.set_up(info, library_level=training.get_process_log_level())
@@ -94,12 +95,13 @@ def metrics_for(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Cal
 
 
 @contextmanager
-def user_errors(info: RankInfo | None) -> Iterator[None]:
+def user_errors(info: RankInfo | None, argv: Sequence[str]) -> Iterator[None]:
     """Turn an error that the user can mend into one sentence and exit code 2."""
     try:
         yield
     except (ValueError, OSError, MissingExtra, UnsupportedVersion) as error:
-        print(f"train.py: error: {rank_logs.whereabouts(info)}{error}", file=sys.stderr, flush=True)
+        sentence = located(str(error), without_local_rank(argv))
+        print(f"train.py: error: {rank_logs.whereabouts(info)}{sentence}", file=sys.stderr, flush=True)
         give_up(2)
 
 

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Action
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from cached_ds.settings.config_files import FILE_ENDINGS, read_mapping
+from cached_ds.run.recipe import explained, opened, recipe_of
+from cached_ds.settings.config_files import FILE_ENDINGS
 from cached_ds.settings.unknown_names import unknown
-
-# Flags of transformers' run_summarization.py that are not taken, and why.
-EXPLAINED = {
-    "use_fast_tokenizer": "transformers has one kind of tokenizer only; leave the flag out",
-    "trust_remote_code": "code from the hub is never run",
-    "resize_position_embeddings": "windows fit the encoder's positions, however long a document is; leave the flag out",
-    "pad_to_max_length": "documents are padded to the longest of their batch; leave the flag out",
-    "ignore_pad_token_for_loss": "padding never counts in the loss; leave the flag out",
-    "forced_bos_token": "the first token of summaries is that of training; for languages use --lang",
-}
 
 
 def normalise(argv: Sequence[str], known: Mapping[str, Action]) -> list[str]:
@@ -32,22 +21,16 @@ def normalise(argv: Sequence[str], known: Mapping[str, Action]) -> list[str]:
         ValueError: an unknown flag or recipe key, with the nearest known one; an unreadable recipe; a stray word.
     """
     flags = without_local_rank(argv)
-    if flags and flags[0].endswith(FILE_ENDINGS):
-        flags = [*_recipe_flags(flags[0], known), *flags[1:]]
+    if (recipe := recipe_of(flags)) is not None:
+        flags = [*opened(recipe, known), *flags[1:]]
     elif flags and not flags[0].startswith("--"):
         raise ValueError(f"{flags[0]!r}: expected a flag, or a recipe that ends in {', '.join(FILE_ENDINGS)}")
     flags = _one_deepspeed_flag(flags)
     for flag in flags:
         name = flag.split("=")[0]
         if flag.startswith("--") and name not in known:
-            raise ValueError(_explained(name) or unknown(name, known, kind="flag"))
+            raise ValueError(explained(name) or unknown(name, known, kind="flag"))
     return flags
-
-
-def _explained(name: str) -> str | None:
-    """What to say of a flag that `run_summarization.py` has and that makes no sense here."""
-    reason = EXPLAINED.get(name.removeprefix("--"))
-    return f"{name} is refused: {reason}" if reason else None
 
 
 def without_local_rank(argv: Sequence[str]) -> list[str]:
@@ -64,30 +47,6 @@ def value_of(flags: Sequence[str], name: str) -> str | None:
         elif flag.startswith(f"{name}="):
             value = flag.split("=", 1)[1]
     return value
-
-
-def _recipe_flags(path: str, known: Mapping[str, Action]) -> list[str]:
-    recipe = read_mapping(path)
-    names = {flag.removeprefix("--") for flag in known if "-" not in flag.removeprefix("--")}
-    for name in recipe:
-        if name not in names:
-            raise ValueError(f"{path}: {_explained(name) or unknown(name, names, kind='key')}")
-    return [word for name, value in recipe.items() for word in _as_flag(path, name, value, known[f"--{name}"])]
-
-
-def _as_flag(path: str, name: str, value: Any, action: Action) -> list[str]:
-    if value is None:
-        return []
-    if value is False and "no" in (action.choices or ()):
-        value = "no"  # YAML reads `save_strategy: no` as false
-    if isinstance(value, list) and action.nargs != "+":
-        raise ValueError(f"{path}: {name}: a list is refused; allowed is one value")
-    values = value if isinstance(value, list) else [value]
-    words = [json.dumps(one) if isinstance(one, Mapping | list) else str(one) for one in values]
-    for word in words:
-        if "\0" in word or not word.isascii() and word != word.encode(errors="ignore").decode():
-            raise ValueError(f"{path}: {name}={word!r} holds what no command line can hold")
-    return [f"--{name}", *words]
 
 
 def _one_deepspeed_flag(flags: list[str]) -> list[str]:

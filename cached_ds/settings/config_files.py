@@ -91,6 +91,19 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return _mapping(content, path=path)
 
 
+def key_lines(path: str | Path) -> dict[str, int]:
+    """The line, from 1, of every key of the mapping in a file that `read_mapping` reads.
+
+    JSON is read as YAML here; where it cannot be, no line is known.
+    """
+    text = _text(path).replace("\t", " ")  # JSON may be indented by tabs
+    try:
+        node: Any = yaml.compose(text, Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, RecursionError):
+        return {}
+    return {key.value: key.start_mark.line + 1 for key, _ in node.value}
+
+
 def _text(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")

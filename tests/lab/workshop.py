@@ -45,7 +45,7 @@ def build(folder, *, dropout=0.0):
 
 
 def flags(folder, output, **changes):
-    """The command line of a run on the workshop's model and documents."""
+    """The command line of a run on the workshop's model and documents; a change to None leaves a flag out."""
     values = {
         "model_name_or_path": folder / "model", "train_file": folder / "train.jsonl", "output_dir": output,
         "window": WINDOW, "do_train": True, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 3,
@@ -53,7 +53,7 @@ def flags(folder, output, **changes):
         "max_grad_norm": CLIP, "weight_decay": 0.0, "save_strategy": "no", "report_to": "none", "logging_steps": 1,
         "disable_tqdm": True,
     } | changes  # fmt: skip
-    return [str(word) for name, value in values.items() for word in (f"--{name}", value)]
+    return [str(word) for name, value in values.items() if value is not None for word in (f"--{name}", value)]
 
 
 def expected(folder):

@@ -44,7 +44,7 @@ def test_a_recipe_becomes_flags_and_later_flags_win(tmp_path):
 @pytest.mark.parametrize(("text", "message"), [("max_steps: [3]", "a list"), ('extra: "\\0"', "no command line")])
 def test_what_no_flag_can_hold_is_refused(text, message, tmp_path):
     (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=f"r.yaml: .*{message}"):
+    with pytest.raises(ValueError, match=f"r.yaml, line 1: .*{message}"):
         normalise([str(tmp_path / "r.yaml")], KNOWN)
 
 

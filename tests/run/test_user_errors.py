@@ -22,7 +22,9 @@ def refused(folder, tmp_path, **changes):
 def test_flags_of_run_summarization_that_are_not_taken_are_explained(folder, tmp_path):
     assert "--trust_remote_code is refused: code from the hub" in refused(folder, tmp_path, trust_remote_code=True)
     (tmp_path / "r.yaml").write_text("pad_to_max_length: true", encoding="utf-8")
-    with pytest.raises(ValueError, match="r.yaml: pad_to_max_length is refused: documents are padded to the longest"):
+    with pytest.raises(
+        ValueError, match="r.yaml, line 1: pad_to_max_length is refused: documents are padded to the longest"
+    ):
         parse([str(tmp_path / "r.yaml")])
 
 
@@ -45,7 +47,7 @@ def test_unknown_flag_names_the_nearest(folder, tmp_path):
 def test_unknown_recipe_key_names_file_and_nearest(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text("max_step: 3", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"r\.yaml: unknown key 'max_step': did you mean 'max_steps'"):
+    with pytest.raises(ValueError, match=r"r\.yaml, line 1: unknown key 'max_step': did you mean 'max_steps'"):
         parse([str(recipe)])
 
 
@@ -122,7 +124,8 @@ def test_deepspeed_typo_is_found_before_any_work(folder, tmp_path):
 def refused_runs(folder, tmp_path_factory):
     """What became of runs of launch/train.py that only a rank at work can refuse, started together."""
     output = tmp_path_factory.mktemp("refused")
-    broken, empty = output / "broken.jsonl", output / "empty.jsonl"
+    broken, empty, recipe = output / "broken.jsonl", output / "empty.jsonl", output / "window.yaml"
+    recipe.write_text("seed: 1\nwindow: 128\n", encoding="utf-8")
     broken.write_text('{"text": "a b", "summary": "c"}\n{"text": "d"}\n', encoding="utf-8")
     empty.write_text('{"text": "a b", "summary": "c"}\n{"text": "", "summary": "d"}\n', encoding="utf-8")
     columns = {"text_column": "text", "summary_column": "summary"}
@@ -130,7 +133,7 @@ def refused_runs(folder, tmp_path_factory):
     runs = {
         "two ranks": [*two_ranks, *flags(folder, output / "ranks", train_file=broken, **columns)],
         "empty document": ["python", TRAIN, *flags(folder, output / "empty", train_file=empty)],
-        "window": ["python", TRAIN, *flags(folder, output / "window", window=128)],
+        "window": ["python", TRAIN, recipe, *flags(folder, output / "window", window=None)],
     }
     return dict(zip(runs, commands.run_together(list(runs.values())), strict=True))
 
@@ -154,4 +157,7 @@ def test_a_document_without_words_is_named(refused_runs):
 def test_a_window_that_the_model_cannot_read(refused_runs):
     done = refused_runs["window"]
     assert done.returncode == 2, done.stdout
-    assert "window=128 is refused; allowed is at most 64, the encoder's max_position_embeddings" in done.stdout
+    assert (
+        "window.yaml, line 2: window=128 is refused; allowed is at most 64, the encoder's max_position_embeddings"
+        in done.stdout
+    )
