@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What DeepSpeed compiles for the CPU is built once, here, and not in a cache that other clones rebuild or leave locked.
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 
-.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches gpu compat fuzz docs clean
+.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches generation gpu compat fuzz docs clean
 
 install: $(STAMP)
 
@@ -71,6 +71,9 @@ scaling: install
 
 larger: install
 	$(PYTHON) benchmarks/larger.py $(FLAGS)
+
+generation: install
+	$(PYTHON) benchmarks/generation.py $(FLAGS)
 
 launches: install
 	$(PYTHON) benchmarks/launches.py $(FLAGS)

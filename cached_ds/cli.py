@@ -7,14 +7,15 @@ After a run: `cached-ds report runs/quickstart`.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch.distributed as dist
 
 from cached_ds.evaluation import curves as report
-from cached_ds.evaluation.summarize import summarize_files
+from cached_ds.evaluation.document_files import read_documents
+from cached_ds.evaluation.summarize import summarize
 from cached_ds.leaving import give_up, leave
 from cached_ds.run.flags import without_local_rank
 from cached_ds.settings.extras import MissingExtra
@@ -43,18 +44,26 @@ def _parser() -> argparse.ArgumentParser:
     draw = commands.add_parser("report", help="draw the curves of a training run")
     draw.add_argument("output_dir", help="the --output_dir of the run")
     draw.set_defaults(run=lambda arguments: print(report.draw(arguments.output_dir)))
-    summarize = commands.add_parser("summarize", help="summarize whole text files")
-    summarize.add_argument("model", help="a trained model: a folder, or a hub name")
-    summarize.add_argument("files", nargs="+", type=Path, help="text files in UTF-8, a document each")
-    summarize.add_argument("--window", type=int, default=1024, help="tokens per window (default: 1024)")
-    summarize.add_argument("--num_beams", type=int, default=1, help="beams (default: 1)")
-    summarize.add_argument(
-        "--max_target_length", type=int, default=128, help="longest summary in tokens (default: 128)"
-    )
-    summarize.set_defaults(run=_summarize)
+    write = commands.add_parser("summarize", help="summarize whole documents")
+    write.add_argument("--model", required=True, help="a trained model: a folder, or a hub name")
+    write.add_argument("files", nargs="+", metavar="FILE", help="text, .jsonl, .pdf or .html; - is standard input")
+    write.add_argument("--text_column", help="of JSON Lines (default: by its name)")
+    write.add_argument("--window", type=int, default=1024, help="tokens per window (default: 1024)")
+    write.add_argument("--num_beams", type=_positive, help="beams (default: the model's own)")
+    write.add_argument("--max_new_tokens", type=_positive, default=128, help="longest summary in tokens (default: 128)")
+    write.add_argument("--cross_cache", choices=("kv", "none"), default="kv", help="none: less memory (default: kv)")
+    write.add_argument("--json", action="store_true", help="write a JSON object per document and line")
+    write.set_defaults(run=_summarize)
     examine = commands.add_parser("doctor", help="examine all ranks before a long run", add_help=False)
     examine.set_defaults(run=_doctor)  # it has a parser of its own for the rest, --help included
     return parser
+
+
+def _positive(text: str) -> int:
+    """An integer >= 1; argparse names the flag."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is refused; allowed is an integer >= 1")
+    return int(text)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -78,15 +87,16 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _summarize(arguments: argparse.Namespace) -> None:
-    summaries = summarize_files(
-        arguments.model,
-        arguments.files,
-        window=arguments.window,
-        num_beams=arguments.num_beams,
-        max_target_length=arguments.max_target_length,
-    )
-    for path, summary in summaries:
-        print(f"{path}: {summary}")
+    """Every file is read before the model is loaded; a document is named where there are several."""
+    documents = [
+        document for path in arguments.files for document in read_documents(path, text_column=arguments.text_column)
+    ]
+    options = {name: getattr(arguments, name) for name in ("window", "num_beams", "max_new_tokens", "cross_cache")}
+    for summary in summarize(arguments.model, documents, **options):
+        if arguments.json:
+            print(json.dumps(summary.record(), ensure_ascii=False), flush=True)
+        else:
+            print(f"{summary.document}: {summary.summary}" if len(documents) > 1 else summary.summary, flush=True)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ every rank with exit code 2 and one sentence, before any work.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +29,7 @@ try:
     from cached_ds import CachedSeq2SeqTrainer, cli
     from cached_ds.data import WholeDocumentCollator
     from cached_ds.evaluation import curves as report
-    from cached_ds.evaluation.metrics import decode, summary_metrics
+    from cached_ds.evaluation.metrics import Scored, SummaryMetrics, intervals
     from cached_ds.leaving import give_up, leave
     from cached_ds.ranks import logs as rank_logs
     from cached_ds.ranks.discovery import RankInfo
@@ -87,11 +89,11 @@ def work(argv: Sequence[str]) -> None:
     run(trainer, splits, arguments, checkpoint=checkpoint)
 
 
-def metrics_for(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Callable[..., dict[str, float]] | None:
+def metrics_for(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> SummaryMetrics | None:
     """ROUGE of generated summaries; None if no summaries are generated."""
     if not arguments.training.predict_with_generate:
         return None
-    return summary_metrics(tokenizer, rouge_tokenizer=arguments.model.rouge_tokenizer, facts=arguments.data.is_keyfacts)
+    return SummaryMetrics(tokenizer, rouge_tokenizer=arguments.model.rouge_tokenizer, facts=arguments.data.is_keyfacts)
 
 
 @contextmanager
@@ -141,20 +143,32 @@ def named(arguments: Arguments) -> dict[str, str]:
 
 
 def predict(trainer: CachedSeq2SeqTrainer, documents: Dataset, arguments: Arguments) -> None:
-    """Write the summaries of the test documents to `generated_predictions.txt`, and print some."""
+    """Predict the test documents; their summaries, if they are generated, are written, and some are printed."""
     result = trainer.predict(documents, metric_key_prefix="predict")
-    save_metrics(trainer, "predict", result.metrics | {"predict_samples": len(documents)} | named(arguments))
-    if not trainer.is_world_process_zero() or not trainer.args.predict_with_generate:
-        return
-    tokenizer = trainer.processing_class
-    summaries, references = decode(result.predictions, tokenizer), decode(result.label_ids, tokenizer)
-    lines = [" ".join(summary.split()) for summary in summaries]
-    Path(trainer.args.output_dir, "generated_predictions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for number in range(min(arguments.model.num_samples, len(lines))):
-        length = documents[number]["length"]
-        print(
-            f"\ndocument {number} ({length:,} tokens)\n  reference: {references[number]}\n  summary:   {lines[number]}"
-        )
+    metrics = result.metrics | {"predict_samples": len(documents)} | named(arguments)
+    if isinstance(summaries := trainer.compute_metrics, SummaryMetrics):
+        bounds = intervals([one.scores for one in summaries.scored])
+        metrics |= {f"predict_{name}": value for name, value in bounds.items()}
+        if trainer.is_world_process_zero():
+            write_predictions(Path(str(trainer.args.output_dir)), summaries.scored)
+            show(summaries.scored[: arguments.model.num_samples], documents)
+    save_metrics(trainer, "predict", metrics)
+
+
+def write_predictions(folder: Path, scored: Sequence[Scored]) -> None:
+    """Write `generated_predictions.txt`, a line each, and `predictions.jsonl` with references and scores."""
+    lines = [" ".join(one.prediction.split()) for one in scored]
+    (folder / "generated_predictions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    records = [{"id": number} | dataclasses.asdict(one) for number, one in enumerate(scored)]
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    (folder / "predictions.jsonl").write_text(text, encoding="utf-8")
+
+
+def show(scored: Sequence[Scored], documents: Dataset) -> None:
+    """Print summaries beside their references."""
+    for number, one in enumerate(scored):
+        length, summary = documents[number]["length"], " ".join(one.prediction.split())
+        print(f"\ndocument {number} ({length:,} tokens)\n  reference: {one.reference}\n  summary:   {summary}")
 
 
 def save_metrics(trainer: CachedSeq2SeqTrainer, split: str, metrics: dict[str, Any]) -> None:

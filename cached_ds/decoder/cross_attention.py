@@ -8,10 +8,12 @@ tile (replay_by_tile.py).
 Engines: tensors go in, one tensor comes out (docs/design.md, "The engines' contract"); the module is a leaf for ZeRO-3
 and part of its layer's unit for FSDP2.
 
-Calls that fill or use a cache of keys and values (`generate`), or that ask for attention weights, are left to Hugging
-Face. Reentrant checkpointing would cut off the graph of H and is refused.
+`generate` puts a cache of its own in the place of Hugging Face's (cross_cache.py). Other calls that fill or use a cache
+of keys and values, or that ask for attention weights, are left to Hugging Face. Reentrant checkpointing would cut off
+the graph of H and is refused.
 
-Shapes: B documents, L padded source length, S tile length, T target length, D width, H heads.
+Shapes: B documents, n beams of each (1 but in `generate`), L padded source length, S tile length, T target length,
+D width, H heads.
 """
 
 from __future__ import annotations
@@ -22,14 +24,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from cached_ds.decoder.cross_cache import DocumentCache, KeptDocuments, Projections
 from cached_ds.decoder.document_states import DocumentStates
 from cached_ds.decoder.replay_by_tile import AttentionCall, attend
-from cached_ds.decoder.tile_kernels import kernel_for, tile_size
+from cached_ds.decoder.tile_kernels import tile_size
 from cached_ds.models.class_swap import Swapped, base_of, remove_hook, swapped_class
 from cached_ds.models.families import CrossAttention, Family
 from cached_ds.replay.rng import ReplayRng
 from cached_ds.settings import device_sizes
-from cached_ds.windows.cut import runs_of, whole_rows
+from cached_ds.windows.cut import Document, runs_of, whole_rows
 
 LONGEST_MASKED = 4096  # target tokens; the mask takes 16 MiB
 
@@ -66,13 +69,16 @@ class Streamed(Swapped):
             return super().forward(hidden_states, **kwargs)
         documents, self.documents = self.documents, None
         assert documents is not None, "set by __call__"
-        q = self._heads(getattr(self, self.names.query)(hidden_states))
-        output = attend(self._attention_call(documents, q), q)
+        q = _folded(self._heads(getattr(self, self.names.query)(hidden_states)), documents.shape[0])
+        if isinstance(documents, KeptDocuments):
+            output = documents.attend(q, self._way())
+        else:
+            output = attend(self._attention_call(documents, q), q)
+        output = _unfolded(output, len(hidden_states))
         return getattr(self, self.names.output)(output.transpose(1, 2).flatten(2))
 
     def _attention_call(self, documents: DocumentStates, q: Tensor) -> AttentionCall:
-        dropout = float(self.dropout) if self.training else 0.0  # type: ignore[arg-type]
-        kernel = kernel_for(q, scale=float(self.scaling), dropout=dropout)  # type: ignore[arg-type]
+        kernel = self._way().kernel(q)
         return AttentionCall(
             documents=documents,
             tiles=documents.tiles(documents.tile or tile_size(kernel, q)),
@@ -87,6 +93,12 @@ class Streamed(Swapped):
         key, value = getattr(self, self.names.key), getattr(self, self.names.value)
         return self._heads(key(states).unsqueeze(0)), self._heads(value(states).unsqueeze(0))
 
+    def _way(self) -> Projections:
+        key, value = self._projections()
+        dropout = float(self.dropout) if self.training else 0.0  # type: ignore[arg-type]
+        width, scale = getattr(self, self.names.head_width), float(self.scaling)  # type: ignore[arg-type]
+        return Projections(key, value, head_width=width, scale=scale, dropout=dropout)
+
     def _heads(self, tensor: Tensor) -> Tensor:
         """[B, S, D] to [B, H, S, D / H]."""
         return tensor.unflatten(-1, (-1, getattr(self, self.names.head_width))).transpose(1, 2)
@@ -97,6 +109,17 @@ class Streamed(Swapped):
 
     def _trainable(self) -> list[Tensor]:
         return [p for module in self._projections() for p in module.parameters() if p.requires_grad]
+
+
+def _folded(q: Tensor, documents: int) -> Tensor:
+    """Queries [n B, H, T, D / H] as [B, H, n T, D / H]: a document's n beams follow each other, and see the same."""
+    return q.unflatten(0, (documents, -1)).transpose(1, 2).flatten(2, 3) if len(q) > documents else q
+
+
+def _unfolded(output: Tensor, rows: int) -> Tensor:
+    """Undo `_folded` for an output of as many rows."""
+    documents = len(output)
+    return output.unflatten(2, (rows // documents, -1)).transpose(1, 2).flatten(0, 1) if rows > documents else output
 
 
 def attach_streaming(model: PreTrainedModel, family: Family) -> None:
@@ -125,18 +148,32 @@ def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     states, mask = kwargs.get("encoder_hidden_states"), kwargs.get("encoder_attention_mask")
     if states is None:
         return args, kwargs
-    if not _is_streamed(decoder, kwargs):
-        kwargs["encoder_hidden_states"] = _readable(states, decoder, kwargs.get("past_key_values"))
-    else:
-        runs = whole_rows(*states.shape[:2]) if mask is None else runs_of(mask)
+    past = kwargs.get("past_key_values")
+    if isinstance(past, DocumentCache):
+        if past.documents is None:
+            past.documents = KeptDocuments(states, _runs(states, mask), config=decoder._cached_ds.config)
+        _put(past.documents, kwargs)
+    elif _is_streamed(decoder, kwargs):
         state = decoder._cached_ds
         options = {"tile": state.config.tile, "keep_projections": state.call.keep_projections}
-        learns = state.call.learns
-        kwargs["encoder_hidden_states"] = DocumentStates(states, runs, learns=learns, **options).placeholder()
-        kwargs["encoder_attention_mask"] = _one_byte_mask(states, kwargs)
+        _put(DocumentStates(states, _runs(states, mask), learns=state.call.learns, **options), kwargs)
         if kwargs.get("attention_mask") is None:
             kwargs["attention_mask"] = _causal_mask(decoder, _target(kwargs).shape[1])
+    else:
+        kwargs["encoder_hidden_states"] = _readable(states, decoder, past)
     return args, kwargs
+
+
+def _runs(states: Tensor, mask: Tensor | None) -> list[Document]:
+    """Where the documents are in H [B, L, D]."""
+    return whole_rows(*states.shape[:2]) if mask is None else runs_of(mask)
+
+
+def _put(documents: DocumentStates, kwargs: dict[str, Any]) -> None:
+    """Put H's placeholder [B, L, D] and a mask of one byte [n B, 1, T, L], all true, in the place of H and its mask."""
+    rows, length = _target(kwargs).shape[:2]
+    kwargs["encoder_hidden_states"] = documents.placeholder()
+    kwargs["encoder_attention_mask"] = torch.ones((), dtype=torch.bool).expand(rows, 1, length, documents.shape[1])
 
 
 def _is_streamed(decoder: Any, kwargs: dict[str, Any]) -> bool:
@@ -155,11 +192,6 @@ def _readable(states: Tensor, decoder: nn.Module, past: Any) -> Tensor:
     """H where Hugging Face's own projections can read it; once a cache holds keys and values, nobody reads H."""
     is_cached = bool(getattr(past, "is_updated", {}).get(0))
     return states if is_cached else states.to(next(decoder.parameters()).device)
-
-
-def _one_byte_mask(states: Tensor, kwargs: dict[str, Any]) -> Tensor:
-    """A mask [B, 1, T, L], all true, that takes one byte."""
-    return torch.ones((), dtype=torch.bool).expand(len(states), 1, _target(kwargs).shape[1], states.shape[1])
 
 
 def _target(kwargs: dict[str, Any]) -> Tensor:

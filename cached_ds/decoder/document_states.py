@@ -37,6 +37,10 @@ class Tile:
     row: int
     span: slice
 
+    def of(self, tensor: Tensor) -> Tensor:
+        """The row [1, ...] of a tensor [B, ...]."""
+        return tensor[self.row : self.row + 1]
+
 
 class DocumentStates:
     """H of one decoder call.

@@ -1,4 +1,7 @@
-"""Generation: the class that the model itself gets by `attach`, so that `generate` ends on all ranks.
+"""Generation: the class that the model itself gets by `attach`, so that `generate` reads a document once on all ranks.
+
+Problem. Hugging Face copies H for every beam (`_expand_inputs_for_generation`), and keeps and reorders keys and values
+of every copy. Here documents are not copied, and `generate` gets a cache that holds them once (cross_cache.py).
 
 Problem. Under ZeRO-3 every forward gathers parameters, so a rank that has finished its summary must go on calling the
 model until all have. transformers does so (`synced_gpus`) only while an `HfDeepSpeedConfig` is alive. Its Trainer holds
@@ -8,11 +11,13 @@ looks at the model, and `Generating` does the same under ZeRO-3.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch.distributed as dist
-from transformers import PreTrainedModel
+from transformers import EncoderDecoderCache, PreTrainedModel
 
+from cached_ds.decoder.cross_cache import DocumentCache
 from cached_ds.models.class_swap import Swapped, base_of, swapped_class
 
 
@@ -33,6 +38,30 @@ class Generating(Swapped):
             synced_gpus = dist.get_world_size() > 1
         generate: Any = super().generate  # type: ignore[misc]
         return generate(*args, synced_gpus=synced_gpus, **kwargs)
+
+    def _expand_inputs_for_generation(self, *args: Any, is_encoder_decoder: bool = False, **kwargs: Any) -> Any:
+        """Hugging Face's, except that H and its mask stay as they are."""
+        expand: Any = super()._expand_inputs_for_generation  # type: ignore[misc]
+        if not self._shares_documents(kwargs):
+            return expand(*args, is_encoder_decoder=is_encoder_decoder, **kwargs)
+        shared = {name: kwargs.pop(name) for name in ("encoder_outputs", "attention_mask") if name in kwargs}
+        ids, expanded = expand(*args, is_encoder_decoder=False, **kwargs)
+        return ids, expanded | shared
+
+    def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> None:
+        """Hugging Face's, with the documents in the place of the part for cross-attention."""
+        shares = self._shares_documents(model_kwargs)
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)  # type: ignore[misc]
+        cache = model_kwargs.get("past_key_values")
+        if shares and isinstance(cache, EncoderDecoderCache):
+            model_kwargs["past_key_values"] = DocumentCache(cache.self_attention_cache)
+
+    def _shares_documents(self, kwargs: Mapping[str, Any]) -> bool:
+        """Whether beams share documents: not with a cache of the caller's, nor where attention weights are wanted."""
+        model: Any = self
+        config = model.get_decoder()._cached_ds.config
+        asked = kwargs.get("output_attentions") or model.config.output_attentions
+        return config.stream_cross_attention and kwargs.get("past_key_values") is None and not asked
 
 
 def attach_generation(model: PreTrainedModel) -> None:

@@ -134,9 +134,9 @@ def _run_forward(call: AttentionCall, q: Tensor) -> tuple[Tensor, Tensor]:
         with torch.set_grad_enabled(keep):
             states, k, v = _project(call, number, states, wants_states=learns)
         with torch.no_grad(), call.stream(number, draws=call.kernel.draws[0]):
-            *found, dropout_state = call.kernel.forward(_row(q, tile), k.detach(), v.detach())
+            *found, dropout_state = call.kernel.forward(tile.of(q), k.detach(), v.detach())
         call.saved.append(SavedTile(dropout_state, (states, k, v) if keep else None))
-        merge_(_row(output, tile), _row(lse, tile), *found)
+        merge_(tile.of(output), tile.of(lse), *found)
     return output.to(q.dtype), lse
 
 
@@ -151,12 +151,12 @@ def _run_backward(
         saved = call.saved[number]
         with torch.enable_grad():
             states, k, v = saved.projections or _project(call, number, loaded, wants_states=wants_states)
-        of_output, queries, out, total = (_row(tensor, tile) for tensor in (gradient, q, output, lse))
+        of_output, queries, out, total = (tile.of(tensor) for tensor in (gradient, q, output, lse))
         with call.stream(number, draws=call.kernel.draws[1]):
             tile_of_q, *of_projections = call.kernel.backward(
                 of_output, queries, k.detach(), v.detach(), out, total, saved.dropout_state
             )
-        _row(of_q, tile).add_(tile_of_q)
+        tile.of(of_q).add_(tile_of_q)
         wanted = [*parameters, states] if wants_states else parameters
         if not wanted:
             continue
@@ -180,7 +180,3 @@ def _project(call: AttentionCall, number: int, states: Tensor, *, wants_states: 
 def _load(call: AttentionCall, device: torch.device) -> Any:
     spans = [tile.span for tile in call.tiles]
     return zip(call.tiles, Conveyor(device).load(call.documents.states, spans), strict=True)
-
-
-def _row(tensor: Tensor, tile: Tile) -> Tensor:
-    return tensor[tile.row : tile.row + 1]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from cached_ds.evaluation.words import UnicodeWords, lost_share
 from cached_ds.settings.extras import needed_by
 
 MOST = 0.5  # of the letters and digits of all references
+RESAMPLES = 1000
 logger = logging.getLogger(__name__)
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -30,6 +32,11 @@ def rouge(predictions: Sequence[str], references: Sequence[str], *, tokenizer: s
     Raises:
         MissingExtra: rouge-score is not installed.
     """
+    return _means(rouge_each(predictions, references, tokenizer=tokenizer))
+
+
+def rouge_each(predictions: Sequence[str], references: Sequence[str], *, tokenizer: str) -> list[dict[str, float]]:
+    """F1 x 100 of every prediction; arguments and errors are those of `rouge`."""
     lost = lost_share(references) if tokenizer == "english" else 0.0
     if lost > MOST:
         logger.warning(
@@ -37,12 +44,30 @@ def rouge(predictions: Sequence[str], references: Sequence[str], *, tokenizer: s
             "--rouge_tokenizer unicode",
             round(100 * lost),
         )
-    scorer = _scorer(tokenizer)
-    scores = [
-        scorer.score(one_sentence_a_line(reference), one_sentence_a_line(prediction))
-        for prediction, reference in zip(predictions, references, strict=True)
-    ]
-    return {name: 100 * sum(score[name].fmeasure for score in scores) / len(scores) for name in ROUGE_TYPES}
+    scorer, found = _scorer(tokenizer), []
+    for prediction, reference in zip(predictions, references, strict=True):
+        score = scorer.score(one_sentence_a_line(reference), one_sentence_a_line(prediction))
+        found.append({name: 100 * score[name].fmeasure for name in ROUGE_TYPES})
+    return found
+
+
+def intervals(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The bounds within which 95% of the means of resampled documents lie, as `rouge1_low`, `rouge1_high`, ...
+
+    Percentile bootstrap over documents with 1,000 resamples (Efron 1979), the same ones at every call.
+
+    Args:
+        scores: of each document, by name.
+    """
+    values = np.array([[score[name] for name in ROUGE_TYPES] for score in scores])
+    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    bounds = np.percentile(values[drawn].mean(axis=1), (2.5, 97.5), axis=0)
+    ends = zip(("low", "high"), bounds, strict=True)
+    return {f"{name}_{end}": round(float(of[at]), 4) for end, of in ends for at, name in enumerate(ROUGE_TYPES)}
+
+
+def _means(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: sum(score[name] for score in scores) / len(scores) for name in ROUGE_TYPES}
 
 
 def _scorer(tokenizer: str) -> Any:
@@ -64,32 +89,57 @@ def decode(token_ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> list[st
 
 
 def metric_names(*, facts: bool) -> list[str]:
-    """The names of what `summary_metrics` computes."""
+    """The names of what `SummaryMetrics` computes."""
     return [*ROUGE_TYPES, "gen_len", *(["facts"] if facts else [])]
 
 
-def summary_metrics(
-    tokenizer: PreTrainedTokenizerBase, *, rouge_tokenizer: str = "english", facts: bool = False
-) -> Callable[[EvalPrediction], dict[str, float]]:
+@dataclass(frozen=True)
+class Scored:
+    """One generated summary.
+
+    Attributes:
+        prediction: its text.
+        reference: what it is compared with.
+        scores: ROUGE's F1 x 100, by name.
+    """
+
+    prediction: str
+    reference: str
+    scores: dict[str, float]
+
+
+class SummaryMetrics:
     """A `compute_metrics` for the Trainer: ROUGE and the mean generated length `gen_len` in tokens.
 
-    Args:
-        tokenizer: decodes predictions and labels.
-        rouge_tokenizer: as in `rouge`.
-        facts: whether to add `facts`, for `keyfacts`: 100 x the share of facts that are reported in the right place.
-
-    Raises:
-        MissingExtra: rouge-score is not installed; raised here, not after hours of training.
+    Attributes:
+        scored: every summary of the last evaluation.
     """
-    _scorer(rouge_tokenizer)
 
-    def compute(prediction: EvalPrediction) -> dict[str, float]:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, *, rouge_tokenizer: str = "english", facts: bool = False
+    ) -> None:
+        """Take what decodes and compares.
+
+        Args:
+            tokenizer: decodes predictions and labels.
+            rouge_tokenizer: as in `rouge`.
+            facts: whether to add `facts`, for `keyfacts`: 100 x the share of facts reported in the right place.
+
+        Raises:
+            MissingExtra: rouge-score is not installed; raised here, not after hours of training.
+        """
+        _scorer(rouge_tokenizer)
+        self.tokenizer, self.rouge_tokenizer, self.facts = tokenizer, rouge_tokenizer, facts
+        self.scored: list[Scored] = []
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        """The means over all documents."""
         generated, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-        summaries, references = decode(generated, tokenizer), decode(labels, tokenizer)
-        lengths = ((generated >= 0) & (generated != tokenizer.pad_token_id)).sum(axis=1)
-        scores = rouge(summaries, references, tokenizer=rouge_tokenizer) | {"gen_len": float(lengths.mean())}
-        if facts:
-            scores["facts"] = 100 * exact_match(summaries, references=references)
-        return {name: round(value, 4) for name, value in scores.items()}
-
-    return compute
+        summaries, references = decode(generated, self.tokenizer), decode(labels, self.tokenizer)
+        scores = rouge_each(summaries, references, tokenizer=self.rouge_tokenizer)
+        self.scored = [Scored(*each) for each in zip(summaries, references, scores, strict=True)]
+        lengths = ((generated >= 0) & (generated != self.tokenizer.pad_token_id)).sum(axis=1)
+        found = _means(scores) | {"gen_len": float(lengths.mean())}
+        if self.facts:
+            found["facts"] = 100 * exact_match(summaries, references=references)
+        return {name: round(value, 4) for name, value in found.items()}

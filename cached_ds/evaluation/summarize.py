@@ -1,43 +1,114 @@
-"""Summarize: whole text files by a trained model, one after another."""
+"""Summarize: whole documents by a trained model, one after another."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, StoppingCriteria, StoppingCriteriaList
 
 from cached_ds.attachment import attach
+from cached_ds.evaluation.document_files import TextDocument
 from cached_ds.models.token_ids import document_ids
 
 
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A summary and what it depends on; the fields are those of `cached-ds summarize --json`.
+
+    Attributes:
+        document: the name of the document.
+        summary: its text.
+        tokens: of the document.
+        windows: that these were cut into.
+        model: folder or hub name.
+        window: tokens of a window.
+        num_beams: of generation.
+        max_new_tokens: of the summary.
+    """
+
+    document: str
+    summary: str
+    tokens: int
+    windows: int
+    model: str
+    window: int
+    num_beams: int
+    max_new_tokens: int
+
+    def record(self) -> dict[str, Any]:
+        """All fields by name."""
+        return dataclasses.asdict(self)
+
+
 @torch.no_grad()
-def summarize_files(
-    model_name: str, paths: Sequence[Path], *, window: int, num_beams: int, max_target_length: int
-) -> Iterator[tuple[Path, str]]:
-    """Yield each file with its summary; every file is read before the model is loaded.
+def summarize(
+    model_name: str,
+    documents: Sequence[TextDocument],
+    *,
+    window: int = 1024,
+    num_beams: int | None = None,
+    max_new_tokens: int = 128,
+    cross_cache: str = "kv",
+) -> Iterator[Summary]:
+    """Yield each document's summary; a bar on stderr counts windows and then tokens.
+
+    Args:
+        model_name: a folder, or a hub name.
+        documents: as `read_documents` gives them.
+        window: tokens per window.
+        num_beams: None: the model's own.
+        max_new_tokens: of a summary.
+        cross_cache: as in `CachedConfig`.
 
     Raises:
-        ValueError: an empty file; a window that the model cannot read.
-        OSError: a file that cannot be read, or a model that is not there.
+        ValueError: a window that the model cannot read.
+        OSError: a model that is not there.
     """
-    texts = [_read(path) for path in paths]
     tokenizer = AutoTokenizer.from_pretrained(model_name)
-    model = attach(AutoModelForSeq2SeqLM.from_pretrained(model_name), window=window).eval()
+    model: Any = AutoModelForSeq2SeqLM.from_pretrained(model_name)
+    attach(model, window=window, cross_cache=cross_cache).eval()
     model.to(torch.accelerator.current_accelerator() or "cpu")
-    for path, text in zip(paths, tqdm(texts, unit="document", disable=None), strict=True):
-        ids = torch.tensor([document_ids(tokenizer, text)], device=model.device)
-        tokens = model.generate(input_ids=ids, num_beams=num_beams, max_length=max_target_length)
-        yield path, str(tokenizer.decode(tokens[0], skip_special_tokens=True)).strip()
+    how = {"num_beams": num_beams or model.generation_config.num_beams or 1, "max_new_tokens": max_new_tokens}
+    counters = model.get_encoder()._cached_ds.counters
+    for document in documents:
+        ids = torch.tensor([document_ids(tokenizer, document.text)], device=model.device)
+        before = counters.windows_read
+        with _watched(model, document.name, max_new_tokens) as criteria:
+            found = model.generate(input_ids=ids, stopping_criteria=criteria, **how)
+        text, windows = tokenizer.decode(found[0], skip_special_tokens=True), counters.windows_read - before
+        size = {"tokens": ids.shape[1], "windows": windows}
+        yield Summary(document=document.name, summary=str(text).strip(), model=model_name, window=window, **size, **how)
 
 
-def _read(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
-    if not text.strip():
-        raise ValueError(f"{path}: the file is empty")
-    return text
+class _Tokens(StoppingCriteria):
+    """Counts the steps of a generation; it stops none."""
+
+    def __init__(self, name: str, most: int) -> None:
+        self.name, self.most = name, most
+        self.bar: Any = None
+
+    def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        if self.bar is None:
+            self.bar = tqdm(total=self.most, desc=self.name, unit="token", disable=None, leave=False)
+        self.bar.update()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+@contextmanager
+def _watched(model: Any, name: str, most: int) -> Iterator[StoppingCriteriaList]:
+    """Bars on stderr: of windows while the encoder runs, then of tokens."""
+    layer, tokens = model.get_encoder().layers[-1], _Tokens(name, most)
+    with tqdm(desc=name, unit="window", disable=None, leave=False) as windows:
+        handle = layer.register_forward_hook(lambda _, args, __: windows.update(len(args[0])))
+        try:
+            yield StoppingCriteriaList([tokens])
+        finally:
+            handle.remove()
+            if tokens.bar is not None:
+                tokens.bar.close()

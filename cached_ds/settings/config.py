@@ -99,6 +99,13 @@ class CachedConfig:
     stream_cross_attention: bool = _boolean(
         True, help="attend to the document tile by tile, keeping no keys and values; False: as Hugging Face does"
     )
+    cross_cache: str = _option(
+        "kv",
+        help='what `generate` keeps of a document for all its beams: "kv" (keys and values of every layer), "none" '
+        "(only the encoder's states: less memory by twice the number of layers)",
+        allowed='"kv" or "none"',
+        check=lambda value: value in ("kv", "none"),
+    )
     tile: int | None = _option(
         None,
         help="source tokens whose keys and values exist at one time; None: 1,024 on a CPU, 65,536 on a GPU",

@@ -18,6 +18,8 @@ EXTRA_OF = {
     "rouge_score": "train",
     "mpi4py": "mpi",
     "matplotlib": "plots",
+    "pypdf": "documents",
+    "inscriptis": "documents",
 }
 
 

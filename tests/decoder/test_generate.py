@@ -14,8 +14,14 @@ from helpers.compare import gradients
 from helpers.engines import FP32
 
 families = pytest.mark.parametrize("family", tiny.FAMILIES)
-WAYS = {"greedy": {}, "beams": {"num_beams": 3}, "two-beams-back": {"num_beams": 3, "num_return_sequences": 2}}
+WAYS = {
+    "greedy": {},
+    "beams": {"num_beams": 4},
+    "two-beams-back": {"num_beams": 3, "num_return_sequences": 2},
+    "samples": {"do_sample": True, "num_return_sequences": 3},
+}
 WRITE = {"max_new_tokens": 8, "min_new_tokens": 4, "do_sample": False}
+SEED = 5
 
 
 def five_windows(family):
@@ -23,10 +29,10 @@ def five_windows(family):
     return tiny.make_batch(family, (special + 5 * (tiny.WINDOW - special), 30))
 
 
-def pair(family):
+def pair(family, **config):
     """A model and its attached copy, in evaluation mode."""
     model = tiny.make_model(family, dtype=torch.float64).eval()
-    return model, attach(copy.deepcopy(model), window=tiny.WINDOW, **tiny.recipe(family))
+    return model, attach(copy.deepcopy(model), window=tiny.WINDOW, **tiny.recipe(family), **config)
 
 
 def by_oracle(model, batch, **options):
@@ -36,14 +42,18 @@ def by_oracle(model, batch, **options):
         ids, mask = batch["input_ids"], batch["attention_mask"]
         states = oracle.encode(model, ids, mask, window=tiny.WINDOW, prefix=prefix)
     encoded = BaseModelOutput(last_hidden_state=states)
-    return model.generate(encoder_outputs=encoded, attention_mask=batch["attention_mask"], **WRITE, **options)
+    torch.manual_seed(SEED)
+    return model.generate(encoder_outputs=encoded, attention_mask=batch["attention_mask"], **WRITE | options)
 
 
+@pytest.mark.parametrize("cross_cache", ["kv", "none"])
 @pytest.mark.parametrize("way", WAYS)
 @families
-def test_generation_is_that_from_the_full_states(family, way):
-    batch, (model, ours) = five_windows(family), pair(family)
-    found = ours.generate(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **WRITE, **WAYS[way])
+def test_generation_is_that_from_the_full_states(family, way, cross_cache):
+    batch, (model, ours) = five_windows(family), pair(family, cross_cache=cross_cache)
+    torch.manual_seed(SEED)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    found = ours.generate(**inputs, **WRITE | WAYS[way])
     assert torch.equal(found, by_oracle(model, batch, **WAYS[way]))
     counters = ours.get_encoder()._cached_ds.counters
     assert counters.encoder_forwards == counters.windows_read

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rouge_score import rouge_scorer
+from rouge_score import rouge_scorer, scoring
 from transformers import AutoTokenizer, EvalPrediction
 
-from cached_ds.evaluation.metrics import metric_names, one_sentence_a_line, rouge, summary_metrics
+from cached_ds.evaluation.metrics import (
+    ROUGE_TYPES,
+    SummaryMetrics,
+    intervals,
+    metric_names,
+    one_sentence_a_line,
+    rouge,
+)
 from cached_ds.evaluation.words import UnicodeWords
 from lab import workshop
 
@@ -66,7 +73,7 @@ def test_padding_does_not_count(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(workshop.build(tmp_path) / "model")
     words = tokenizer("word1 word2")["input_ids"]
     padded = np.array([[*words, tokenizer.pad_token_id, -100]])
-    scores = summary_metrics(tokenizer)(EvalPrediction(predictions=padded, label_ids=padded))
+    scores = SummaryMetrics(tokenizer)(EvalPrediction(predictions=padded, label_ids=padded))
     assert scores["rouge1"] == 100 and scores["gen_len"] == len(words)
     assert list(scores) == metric_names(facts=False)
 
@@ -74,6 +81,28 @@ def test_padding_does_not_count(tmp_path):
 def test_facts_are_counted_where_they_stand(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(workshop.build(tmp_path) / "model")
     found, wanted = (np.array([tokenizer(text)["input_ids"]]) for text in ("word1 word2 word3", "word1 word5 word3"))
-    scores = summary_metrics(tokenizer, facts=True)(EvalPrediction(predictions=found, label_ids=wanted))
+    scores = SummaryMetrics(tokenizer, facts=True)(EvalPrediction(predictions=found, label_ids=wanted))
     assert scores["facts"] == pytest.approx(200 / 3, abs=1e-3)
     assert list(scores) == metric_names(facts=True)
+
+
+def test_intervals_hold_the_mean_and_narrow_with_the_documents():
+    few = [dict.fromkeys(ROUGE_TYPES, float(value)) for value in (10, 20, 30, 40)]
+    found, narrow = intervals(few), intervals(few * 25)
+    assert 10 <= found["rouge1_low"] < 25 < found["rouge1_high"] <= 40
+    assert narrow["rougeLsum_high"] - narrow["rougeLsum_low"] < (found["rougeLsum_high"] - found["rougeLsum_low"]) / 3
+    assert intervals(few) == found
+    assert set(intervals(few[:1]).values()) == {10}
+
+
+def test_bounds_are_those_of_rouge_scores_own_aggregator():
+    rng = np.random.default_rng(1)
+    values = rng.uniform(0, 100, 60)
+    aggregator = scoring.BootstrapAggregator(n_samples=4000)
+    for value in values:
+        aggregator.add_scores({"rouge1": scoring.Score(value, value, value)})
+    theirs = aggregator.aggregate()["rouge1"]
+    ours = intervals([dict.fromkeys(ROUGE_TYPES, float(value)) for value in values])
+    spread = theirs.high.fmeasure - theirs.low.fmeasure
+    assert ours["rouge1_low"] == pytest.approx(theirs.low.fmeasure, abs=spread / 10)
+    assert ours["rouge1_high"] == pytest.approx(theirs.high.fmeasure, abs=spread / 10)

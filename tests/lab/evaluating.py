@@ -7,7 +7,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainingAr
 
 from cached_ds import CachedConfig, CachedSeq2SeqTrainer
 from cached_ds.data import DataArguments, WholeDocumentCollator, load_splits, tokenize_splits
-from cached_ds.evaluation.metrics import decode, summary_metrics
+from cached_ds.evaluation.metrics import SummaryMetrics, decode
 from helpers.oracle import loss as full_loss
 from lab import workshop
 
@@ -37,7 +37,7 @@ def evaluate(folder, output, *, counts, batch_sizes, dtype=torch.float64, **opti
             cached=CachedConfig(window=workshop.WINDOW),
             data_collator=WholeDocumentCollator(tokenizer),
             processing_class=tokenizer,
-            compute_metrics=summary_metrics(tokenizer),
+            compute_metrics=SummaryMetrics(tokenizer),
         )
         for count in counts:
             result = trainer.predict(rows.select(range(count)))

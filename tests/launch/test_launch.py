@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from helpers.repo import ROOT, TRAIN
@@ -46,6 +48,16 @@ def test_one_process_and_a_recipe_with_evaluation(folder, tmp_path):
     assert done.returncode == 0, done.stdout
     assert "document 2 (35 tokens)" in done.stdout  # the third sample: 33 words and their frame
     assert len((tmp_path / "out/generated_predictions.txt").read_text().splitlines()) == 4
+    records = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
+    assert [record["id"] for record in records] == [0, 1, 2, 3] and "rougeLsum" in records[3]["scores"]
     results = (tmp_path / "out/all_results.json").read_text()
-    for key in ("eval_rouge1", "eval_rougeLsum", "predict_rouge2", "train_loss", "predict_samples"):
+    for key in (
+        "predict_rouge1_low",
+        "predict_rougeLsum_high",
+        "eval_rouge1",
+        "eval_rougeLsum",
+        "predict_rouge2",
+        "train_loss",
+        "predict_samples",
+    ):
         assert f'"{key}"' in results

@@ -33,10 +33,18 @@ def test_summarize_reads_the_whole_file(tmp_path, capsys):
     folder = workshop.build(tmp_path)
     text = " ".join(workshop.WORDS * 4) + " </s> <s>"  # characters, as in training, and no special tokens
     (tmp_path / "a.txt").write_text(text)
-    arguments = [str(folder / "model"), str(tmp_path / "a.txt"), "--window", "16", "--max_target_length", "9"]
-    assert main(["summarize", *arguments]) == 0
-    shown = capsys.readouterr().out
-    assert shown == f"{tmp_path / 'a.txt'}: {summary_by_the_oracle(folder, text)}\n"
+    options = ["--model", str(folder / "model"), "--window", "16", "--max_new_tokens", "8"]
+    assert main(["summarize", *options, str(tmp_path / "a.txt")]) == 0
+    expected = summary_by_the_oracle(folder, text)
+    assert capsys.readouterr().out == f"{expected}\n"
+    (tmp_path / "b.jsonl").write_text(json.dumps({"id": "7", "document": text}) + "\n")
+    assert (
+        main(["summarize", *options, "--json", "--num_beams", "1", "--cross_cache", "none", str(tmp_path / "b.jsonl")])
+        == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert found["summary"] == expected and found["document"] == f"{tmp_path / 'b.jsonl'}, line 1"
+    assert found["windows"] > 1 and (found["num_beams"], found["max_new_tokens"], found["window"]) == (1, 8, 16)
 
 
 @torch.no_grad()
@@ -54,9 +62,17 @@ def test_summarize_refuses_what_it_cannot_read(tmp_path, capsys, content, messag
     path = tmp_path / "a.txt"
     if content is not None:
         path.write_text(content)
-    assert main(["summarize", "no-model-is-loaded", str(path)]) == 2
+    assert main(["summarize", "--model", "no-model-is-loaded", str(path)]) == 2
     error = capsys.readouterr().err
     assert message in error and "a.txt" in error
+
+
+@pytest.mark.parametrize("beams", ["0", "-1", "two"])
+def test_summarize_refuses_numbers_that_are_none(capsys, beams):
+    with pytest.raises(SystemExit) as caught:
+        main(["summarize", "--model", "m", "--num_beams", beams, "a.txt"])
+    assert caught.value.code == 2
+    assert f"argument --num_beams: '{beams}' is refused; allowed is an integer >= 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

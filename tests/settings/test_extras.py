@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import cached_ds
-from cached_ds.evaluation.metrics import summary_metrics
+from cached_ds.evaluation.metrics import SummaryMetrics
 from cached_ds.settings.extras import EXTRA_OF, MissingExtra, needed_by
 from helpers.repo import ROOT, TRAIN
 from lab import installed, workshop
@@ -51,9 +51,9 @@ def test_public_names_are_there_after_import(found):
     assert found["doors"] == sorted(set(cached_ds.__all__) - {"zero"})
 
 
-def test_the_light_install_summarizes(found, folder):
+def test_the_light_install_summarizes(found):
     code, output, _ = found["summarize"]
-    assert code == 0 and output.startswith(f"{folder / 'train.jsonl'}: ")
+    assert code == 0 and output.startswith(f"{ROOT / 'setup.py'}: ")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_deepspeed_is_asked_for_but_not_installed(without_deepspeed, folder, tmp
 def test_rouge_is_missed_before_the_training(monkeypatch):
     monkeypatch.setitem(sys.modules, "rouge_score", None)
     with pytest.raises(MissingExtra) as caught:
-        summary_metrics(tokenizer=None)
+        SummaryMetrics(tokenizer=None)
     assert str(caught.value) == sentence("ROUGE", "rouge_score", "train")
 
 

@@ -47,7 +47,7 @@ def check_file(path: Path, columns: Columns) -> None:
     """
     for location, record in read_records(path):
         for role, column in columns.roles().items():
-            _check_value(record, column, role=role, where=f"{path}, {location}")
+            check_value(record, column, role=role, where=f"{path}, {location}")
 
 
 def load_file(path: Path, columns: Columns, *, split: str) -> Dataset:
@@ -74,7 +74,12 @@ def _documents(path: Path, roles: Mapping[str, str]) -> Iterator[dict[str, str]]
         yield {role: record[column] for role, column in roles.items()}
 
 
-def _check_value(record: Mapping[str, Any], column: str, *, role: str, where: str) -> None:
+def check_value(record: Mapping[str, Any], column: str, *, role: str, where: str) -> None:
+    """Refuse a record without text in a column.
+
+    Raises:
+        ValueError: no such column, something else than text in it, or nothing.
+    """
     if column not in record:
         raise ValueError(f"{where}: no column {column!r} for the {role}; the columns are {_listed(list(record))}")
     value = record[column]

@@ -70,9 +70,12 @@ def command(*words):
 
 def commands(folder):
     """What became of each command, by name."""
-    generation = ("--window", 16, "--max_target_length", 5)
+    generation = ("--window", 16, "--max_new_tokens", 4)
+    files = (ROOT / "setup.py", ROOT / "launch" / "train.py")
     return {
-        "summarize": command("cached_ds/cli.py", "summarize", folder / "model", folder / "train.jsonl", *generation),
+        "summarize": command(
+            "cached_ds/cli.py", "summarize", "--model", folder / "model", *generation, *files
+        ),
         "report": command("cached_ds/cli.py", "report", folder),
         "doctor": command("cached_ds/cli.py", "doctor"),
         "train": command("launch/train.py", "launch/quickstart.yaml"),

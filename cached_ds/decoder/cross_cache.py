@@ -1,0 +1,158 @@
+"""Cross cache: what `generate` keeps of the documents, once for all beams and all sequences returned.
+
+Problem. Hugging Face copies H and its mask for every beam, caches keys and values of every copy in every layer, and
+copies all of them again when beams are reordered; none of it depends on the beam.
+
+Here B documents stay B. The queries of a document's n beams are folded into one row of n T queries, which attend to the
+document tile by tile as in training. Hugging Face's own cache holds the decoder's self-attention only, so reordering
+costs what it must.
+
+What is kept between steps (`CachedConfig.cross_cache`):
+  "kv"    keys and values of every layer, once per document, where H lives (`offload`).
+  "none"  nothing but H. For few queries the projections are moved to the queries' side, as in multi-head latent
+          attention (DeepSeek-V2, section 2.1.2): q (W_k h + b_k) = (W_k^T q) h + a constant that softmax ignores, and
+          sum p (W_v h + b_v) = W_v (sum p h) + b_v. So a step costs H's width per query and head, not two projections
+          of the document. Where adapters stand in a projection's place, keys and values are made anew tile by tile.
+
+Shapes: B documents, L padded source length, S tile length, n beams, T target length, M = n T, D width, H heads,
+d head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, EncoderDecoderCache
+
+from cached_ds.decoder.document_states import DocumentStates
+from cached_ds.decoder.tile_kernels import Kernel, Plain, kernel_for, merge_, tile_size
+from cached_ds.replay import offload
+from cached_ds.replay.offload import Conveyor
+from cached_ds.replay.sums import sum_dtype
+from cached_ds.settings.config import CachedConfig
+from cached_ds.windows.cut import Document
+
+
+@dataclass(frozen=True)
+class Projections:
+    """One layer's way from states to keys and values.
+
+    Attributes:
+        key: the module that makes keys of states; an adapter may stand in its place.
+        value: likewise of values.
+        head_width: d.
+        scale: of the scores.
+        dropout: of the attention weights.
+    """
+
+    key: nn.Module
+    value: nn.Module
+    head_width: int
+    scale: float
+    dropout: float
+
+    def project(self, states: Tensor) -> Tensor:
+        """Keys and values [S, 2, H d] of states [S, D]."""
+        return torch.stack((self.key(states), self.value(states)), dim=1)
+
+    def split(self, both: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [1, H, S, d] each, of [S, 2, H d]."""
+        keys, values = both.unflatten(-1, (-1, self.head_width)).permute(1, 2, 0, 3).unsqueeze(1)
+        return keys, values
+
+    def kernel(self, q: Tensor) -> Kernel:
+        """The fastest for such queries."""
+        return kernel_for(q, scale=self.scale, dropout=self.dropout)
+
+
+class KeptDocuments(DocumentStates):
+    """H of one `generate`, and what is made of it once.
+
+    Attributes:
+        config: `cross_cache`, and where buffers live.
+        kept: by the module that makes a layer's keys, its keys and values [B L, 2, H d].
+    """
+
+    def __init__(self, states: Tensor, documents: Sequence[Document], *, config: CachedConfig) -> None:
+        """Take H [B, L, D]; nothing learns from it."""
+        super().__init__(states, documents, tile=config.tile, learns=False)
+        self.config = config
+        self.kept: dict[nn.Module, Tensor] = {}
+
+    def attend(self, q: Tensor, layer: Projections) -> Tensor:
+        """Attention of queries [B, H, M, d] to the documents; the result has the same shape."""
+        if self.config.cross_cache == "kv":
+            if layer.key not in self.kept:
+                self.kept[layer.key] = self._made(q, layer)
+            return _attend(self, q, layer.kernel(q), self.kept[layer.key], layer.split)
+        if _is_cheaper_moved(q, layer):
+            return _attend_to_states(self, q, layer)
+        return _attend(self, q, layer.kernel(q), self.states, lambda states: layer.split(layer.project(states)))
+
+    def _made(self, q: Tensor, layer: Projections) -> Tensor:
+        """Keys and values [B L, 2, H d] of a layer, in a buffer where the config says."""
+        conveyor, kept = Conveyor(q.device), None
+        tiles = self.tiles(self.tile or tile_size(layer.kernel(q), q))
+        for tile, states in zip(tiles, conveyor.load(self.states, [tile.span for tile in tiles]), strict=True):
+            both = layer.project(states)
+            if kept is None:
+                shape = (len(self.states), *both.shape[1:])
+                where, folder = self.config.offload, self.config.offload_folder
+                kept = offload.empty(shape, dtype=both.dtype, device=q.device, offload=where, folder=folder)
+            conveyor.store(both, kept, tile.span)
+        conveyor.finish()
+        assert kept is not None, "no document is empty"
+        return kept
+
+
+class DocumentCache(EncoderDecoderCache):
+    """Hugging Face's cache of one `generate`: its first part grows with the summaries, its second stays empty.
+
+    Attributes:
+        documents: in the place of the second part, once the decoder has been called.
+    """
+
+    def __init__(self, self_attention_cache: Cache) -> None:
+        """Take the part of the decoder's self-attention."""
+        super().__init__(self_attention_cache, DynamicCache())
+        self.documents: KeptDocuments | None = None
+
+
+def _attend_to_states(documents: DocumentStates, q: Tensor, layer: Projections) -> Tensor:
+    """With the queries [B, 1, H M, D] that W_k makes of q: states serve as keys and as values."""
+    modules: tuple[Any, Any] = (layer.key, layer.value)
+    key, value = (module.weight.unflatten(0, (-1, layer.head_width)) for module in modules)
+    moved = (q @ key).flatten(1, 2).unsqueeze(1)
+    # The fused kernel of the CPU shares its work among heads, and here is one.
+    kernel = Plain(layer.scale, layer.dropout) if q.device.type == "cpu" else layer.kernel(moved)
+    found = _attend(documents, moved, kernel, documents.states, lambda h: (h[None, None], h[None, None]))
+    found = found.squeeze(1).unflatten(1, q.shape[1:3]) @ value.transpose(-1, -2)
+    bias: Any = layer.value.bias
+    return found if bias is None else found + bias.unflatten(0, (-1, 1, layer.head_width))
+
+
+def _attend(
+    documents: DocumentStates,
+    q: Tensor,
+    kernel: Kernel,
+    rows: Tensor,
+    split: Callable[[Tensor], tuple[Tensor, Tensor]],
+) -> Tensor:
+    """Attention of queries to keys and values, which are split from the rows [S, ...] of each tile."""
+    output = torch.zeros_like(q, dtype=sum_dtype(q), memory_format=torch.contiguous_format)
+    lse = torch.full_like(output[..., 0], -torch.inf)
+    tiles = documents.tiles(documents.tile or tile_size(kernel, q))
+    for tile, part in zip(tiles, Conveyor(q.device).load(rows, [tile.span for tile in tiles]), strict=True):
+        keys, values = split(part.to(q.dtype))
+        found, total, _ = kernel.forward(tile.of(q), keys, values)
+        merge_(tile.of(output), tile.of(lse), found, total)
+    return output.to(q.dtype)
+
+
+def _is_cheaper_moved(q: Tensor, layer: Projections) -> bool:
+    """Whether H M products of width D cost less, for every token of a document, than projections to H d."""
+    return q.shape[2] < layer.head_width and type(layer.key) is type(layer.value) is nn.Linear

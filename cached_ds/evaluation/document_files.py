@@ -1,0 +1,94 @@
+"""Document files: the texts of the documents in text, JSON Lines, PDF and HTML files, and in standard input.
+
+JSON Lines hold many documents, each in the column whose name says so, as in training; other files hold one each.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cached_ds.settings.extras import needed_by
+
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class TextDocument:
+    """One document.
+
+    Attributes:
+        name: the file, with `line N` where it holds many.
+        text: all of it.
+    """
+
+    name: str
+    text: str
+
+
+def read_documents(path: str, *, text_column: str | None = None) -> list[TextDocument]:
+    """The documents of a file, or of standard input for "-".
+
+    Args:
+        path: of a text, .jsonl, .pdf or .html file.
+        text_column: of JSON Lines; None: by its name.
+
+    Raises:
+        ValueError: a file that is empty, holds no text or is not what its name says; the message names it.
+        OSError: a file that cannot be read.
+        MissingExtra: the library that reads PDF or HTML is not installed.
+    """
+    suffix = Path(path).suffix.lower()
+    if path == STDIN:
+        documents = [TextDocument("standard input", sys.stdin.read())]
+    elif suffix == ".jsonl":
+        documents = list(_json_lines(path, text_column))
+    else:
+        documents = [TextDocument(path, _READERS.get(suffix, _plain)(path))]
+    if not documents:
+        raise ValueError(f"{path}: the file is empty")
+    for document in documents:
+        if not document.text.strip():
+            raise ValueError(
+                f"{document.name}: the file is empty" if len(documents) == 1 else f"{document.name}: empty"
+            )
+    return documents
+
+
+def _plain(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+def _pdf(path: str) -> str:
+    with needed_by("reading PDF"):
+        from pypdf import PdfReader
+        from pypdf.errors import PyPdfError
+    try:
+        return "\n".join(page.extract_text() for page in PdfReader(path).pages)
+    except PyPdfError as error:
+        raise ValueError(f"{path}: not a PDF that can be read ({error})") from error
+
+
+def _html(path: str) -> str:
+    with needed_by("reading HTML"):
+        from inscriptis import get_text
+    return str(get_text(_plain(path)))
+
+
+def _json_lines(path: str, text_column: str | None) -> Iterator[TextDocument]:
+    with needed_by("reading JSON Lines"):
+        from cached_ds.data.columns import document_column
+        from cached_ds.data.sources.local_files import check_value, read_records
+    for location, record in read_records(Path(path)):
+        where = f"{path}, {location}"
+        column = document_column(list(record), where=where, given=text_column)
+        check_value(record, column, role="text", where=where)
+        yield TextDocument(where, record[column])
+
+
+_READERS: dict[str, Callable[[str], str]] = {".pdf": _pdf, ".html": _html, ".htm": _html}
