@@ -28,8 +28,8 @@ def by_zero_initialize(model):
 MAKERS = {"deepspeed.initialize": by_deepspeed, "zero.initialize": by_zero_initialize, "fsdp.shard": fsdp.shard}
 
 
-def written(maker, way, family):
-    """What this rank writes, under the engine and alone."""
+def written(maker, way, family, cross_cache="kv"):
+    """What this rank writes, under the engine, and alone with Hugging Face's own cross-attention."""
     model = tiny.make_model(family).eval()
     rank = dist.get_rank()
     batch = tiny.make_batch(family, ((75, 30) if rank else (9, 5)))
@@ -37,8 +37,8 @@ def written(maker, way, family):
     options = {"max_new_tokens": count, "min_new_tokens": count if rank else 1, "do_sample": False} | WAYS[way]
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     found = []
-    alone = attach(copy.deepcopy(model), window=tiny.WINDOW)
-    attach(model, window=tiny.WINDOW)
+    alone = attach(copy.deepcopy(model), window=tiny.WINDOW, stream_cross_attention=False)
+    attach(model, window=tiny.WINDOW, cross_cache=cross_cache)
     MAKERS[maker](model)
     for each in (model.eval(), alone):
         torch.manual_seed(3)
@@ -46,10 +46,11 @@ def written(maker, way, family):
     return [tokens.tolist() for tokens in found]
 
 
+@pytest.mark.parametrize("cross_cache", ["kv", "none"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("maker", MAKERS)
-def test_ranks_that_stop_at_different_steps_all_end(zero_ranks, maker, way):
-    for found, expected in zero_ranks.run(written, maker=maker, way=way, family="bart"):
+def test_ranks_that_stop_at_different_steps_all_end(zero_ranks, maker, way, cross_cache):
+    for found, expected in zero_ranks.run(written, maker=maker, way=way, family="bart", cross_cache=cross_cache):
         assert found == expected
 
 
