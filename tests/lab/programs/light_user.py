@@ -73,9 +73,7 @@ def commands(folder):
     generation = ("--window", 16, "--max_new_tokens", 4)
     files = (ROOT / "setup.py", ROOT / "launch" / "train.py")
     return {
-        "summarize": command(
-            "cached_ds/cli.py", "summarize", "--model", folder / "model", *generation, *files
-        ),
+        "summarize": command("cached_ds/cli.py", "summarize", "--model", folder / "model", *generation, *files),
         "report": command("cached_ds/cli.py", "report", folder),
         "doctor": command("cached_ds/cli.py", "doctor"),
         "train": command("launch/train.py", "launch/quickstart.yaml"),
