@@ -74,6 +74,7 @@ def summarize(
     model: Any = AutoModelForSeq2SeqLM.from_pretrained(model_name)
     attach(model, window=window, cross_cache=cross_cache).eval()
     model.to(torch.accelerator.current_accelerator() or "cpu")
+    model.generation_config.max_length = None  # transformers would warn that there are two limits
     how = {"num_beams": num_beams or model.generation_config.num_beams or 1, "max_new_tokens": max_new_tokens}
     counters = model.get_encoder()._cached_ds.counters
     for document in documents:

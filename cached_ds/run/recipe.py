@@ -54,17 +54,17 @@ def located(message: str, flags: Sequence[str]) -> str:
     """What refuses a value, with the recipe and the line in front if the value is from there.
 
     Args:
-        message: of an error; a flag is `--name` or `name=` in it.
+        message: of an error; the first `--name` or `name=` in it is the flag that is refused.
         flags: the command line without what launchers put first; its own flags win over the recipe's.
     """
     path = recipe_of(flags)
     if path is None or path in message:
         return message
     given = {flag.split("=")[0].removeprefix("--").replace("-", "_") for flag in flags}
-    named = (one or other for one, other in re.findall(r"--(\w+)|\b(\w+)=", message))
-    lines = key_lines(path)
-    name = next((name for name in named if name in lines and name not in given), None)
-    return f"{path}, line {lines[name]}: {message}" if name else message
+    found = re.search(r"--(\w+)|\b(\w+)=", message)
+    name = (found[1] or found[2]) if found else ""
+    line = None if name in given else key_lines(path).get(name)
+    return f"{path}, line {line}: {message}" if line else message
 
 
 def _place(path: str, name: str) -> str:

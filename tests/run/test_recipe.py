@@ -37,6 +37,8 @@ def test_what_the_command_line_gave_is_not_the_recipes(tmp_path):
     assert located(message, [str(recipe)]) == f"{recipe}, line 2: {message}"
     assert located(message, [str(recipe), "--learning-rate=-1"]) == message
     assert located(message, ["--learning_rate", "-1"]) == message
+    unknown = "unknown flag '--windw': did you mean '--window'?"
+    assert located(unknown, [str(recipe), "--windw", "3"]) == unknown
     assert located("train.jsonl, line 3: no text", [str(recipe)]) == "train.jsonl, line 3: no text"
 
 
