@@ -109,7 +109,7 @@ def parse() -> argparse.Namespace:
     add("--longest", type=int, nargs="*", default=[LONGEST], help="tokens of the document that one variant reads")
     add("--beams", type=int, nargs="+", default=[1, MOST_BEAMS], help=f"beams (default: 1 {MOST_BEAMS})")
     add("--tokens", type=int, default=64, help="tokens of the summary (default: 64)")
-    add("--rounds", type=int, default=3, help="rounds (default: 3)")
+    add("--rounds", type=int, default=2, help="rounds (default: 2)")
     add_trial_flags(parser)
     return parser.parse_args()
 

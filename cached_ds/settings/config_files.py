@@ -79,13 +79,15 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises what `read_mapping` raises."""
+    text = _text(path)
     try:
-        content = yaml.load(_text(path), Loader=_UniqueKeyLoader)
+        content = yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(f"{path}{line}: {error.problem}") from error
-    except yaml.YAMLError as error:  # a control character
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ValueError(f"{path}, line {line}: the control character {error.character:#04x} is refused") from error
     except RecursionError as error:
         raise ValueError(f"{path}: nested too deeply") from error
     return _mapping(content, path=path)

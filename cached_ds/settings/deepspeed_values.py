@@ -52,6 +52,7 @@ def check_values(config: Mapping[str, Any], *, source: str) -> None:
     _check_dtypes(config.get("data_types") or {}, source)
     _check_part(config, "optimizer", DEEPSPEED_OPTIMIZERS, torch.optim, source)
     _check_part(config, "scheduler", lr_schedules.VALID_LR_SCHEDULES, torch.optim.lr_scheduler, source)
+    _check_batch_size(config, source)  # what is wrong is told before what is missing
     given = {key: value for key, value in _without_auto(config).items() if key not in BATCH_KEYS}
     try:
         DeepSpeedConfig(given | {"train_micro_batch_size_per_gpu": 1})
@@ -102,12 +103,15 @@ def _kind(value: object) -> str | None:
     return kinds.get(type(value))
 
 
-def _check_numbers(config: Mapping[str, Any], source: str) -> None:
+def _check_batch_size(config: Mapping[str, Any], source: str) -> None:
     if not BATCH_KEYS[:2] & config.keys():
         raise ValueError(
             f'{source}: neither {BATCH_KEYS[0]} nor {BATCH_KEYS[1]} is there; add "{BATCH_KEYS[1]}": "auto", which is '
             "--per_device_train_batch_size"
         )
+
+
+def _check_numbers(config: Mapping[str, Any], source: str) -> None:
     for name in (*BATCH_KEYS, "steps_per_print"):
         value = config.get(name, "auto")
         if value != "auto" and not (_is_number(value) and isinstance(value, int) and 1 <= value < 2**31):

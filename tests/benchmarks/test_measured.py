@@ -29,6 +29,7 @@ PLANS = [
     ("scaling", ["--cores", "0", "1"]),
     ("larger", []),
     ("launches", []),
+    ("generation", []),
 ]
 
 

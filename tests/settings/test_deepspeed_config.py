@@ -78,3 +78,10 @@ def test_a_scheduler_that_only_the_trainer_can_fill_in_is_refused():
         zero.fill_auto({"scheduler": {"type": "auto", "params": "auto"}}, model)
     scheduler["params"]["total_num_steps"] = 9
     assert zero.fill_auto({"scheduler": scheduler}, model) == {"scheduler": scheduler}
+
+
+def test_what_is_wrong_is_told_before_what_is_missing():
+    with pytest.raises(ValueError, match="optimizer.type='AdamNope' is refused"):
+        deepspeed_config.checked({"optimizer": {"type": "AdamNope", "params": {}}}, source="ds.json")
+    with pytest.raises(ValueError, match="neither train_batch_size nor train_micro_batch_size_per_gpu is there"):
+        deepspeed_config.checked({"optimizer": {"type": "AdamW", "params": {}}}, source="ds.json")
