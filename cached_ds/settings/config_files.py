@@ -86,8 +86,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(f"{path}{line}: {error.problem}") from error
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise ValueError(f"{path}, line {line}: the control character {error.character:#04x} is refused") from error
+        number = text.count("\n", 0, error.position) + 1
+        raise ValueError(f"{path}, line {number}: the control character {error.character:#04x} is refused") from error
     except RecursionError as error:
         raise ValueError(f"{path}: nested too deeply") from error
     return _mapping(content, path=path)
