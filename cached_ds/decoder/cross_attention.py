@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from cached_ds.decoder.cross_cache import DocumentCache, KeptDocuments, Projections
+from cached_ds.decoder.cross_cache import DocumentCache, KeptDocuments, Projections, cache_in
 from cached_ds.decoder.document_states import DocumentStates
 from cached_ds.decoder.replay_by_tile import AttentionCall, attend
 from cached_ds.decoder.tile_kernels import tile_size
@@ -148,7 +148,7 @@ def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     states, mask = kwargs.get("encoder_hidden_states"), kwargs.get("encoder_attention_mask")
     if states is None:
         return args, kwargs
-    past = kwargs.get("past_key_values")
+    past = cache_in(kwargs)
     if isinstance(past, DocumentCache):
         if past.documents is None:
             past.documents = KeptDocuments(states, _runs(states, mask), config=decoder._cached_ds.config)
@@ -184,7 +184,7 @@ def _is_streamed(decoder: Any, kwargs: dict[str, Any]) -> bool:
     use_cache, asked = kwargs.get("use_cache"), kwargs.get("output_attentions")
     if use_cache is None:
         use_cache = decoder.config.use_cache and not (decoder.training and torch.is_grad_enabled())
-    has_cache = use_cache or kwargs.get("past_key_values") is not None
+    has_cache = use_cache or cache_in(kwargs) is not None
     return not has_cache and not (decoder.config.output_attentions if asked is None else asked)
 
 

@@ -20,7 +20,7 @@ d head width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,13 @@ from cached_ds.replay.offload import Conveyor
 from cached_ds.replay.sums import sum_dtype
 from cached_ds.settings.config import CachedConfig
 from cached_ds.windows.cut import Document
+
+CACHE_NAMES = ("past_key_values", "cache")  # of the same argument: up to transformers 5.23, and from 5.24 on
+
+
+def cache_in(arguments: Mapping[str, Any]) -> Any:
+    """The cache among the arguments of a model, of its decoder or of its generation; None without one."""
+    return next((cache for name in CACHE_NAMES if (cache := arguments.get(name)) is not None), None)
 
 
 @dataclass(frozen=True)

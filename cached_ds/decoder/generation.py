@@ -17,7 +17,7 @@ from typing import Any
 import torch.distributed as dist
 from transformers import EncoderDecoderCache, PreTrainedModel
 
-from cached_ds.decoder.cross_cache import DocumentCache
+from cached_ds.decoder.cross_cache import CACHE_NAMES, DocumentCache, cache_in
 from cached_ds.models.class_swap import Swapped, base_of, swapped_class
 
 
@@ -52,16 +52,16 @@ class Generating(Swapped):
         """Hugging Face's, with the documents in the place of the part for cross-attention."""
         shares = self._shares_documents(model_kwargs)
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)  # type: ignore[misc]
-        cache = model_kwargs.get("past_key_values")
-        if shares and isinstance(cache, EncoderDecoderCache):
-            model_kwargs["past_key_values"] = DocumentCache(cache.self_attention_cache)
+        for name in CACHE_NAMES:
+            if shares and isinstance(cache := model_kwargs.get(name), EncoderDecoderCache):
+                model_kwargs[name] = DocumentCache(cache.self_attention_cache)
 
     def _shares_documents(self, kwargs: Mapping[str, Any]) -> bool:
         """Whether beams share documents: not with a cache of the caller's, nor where attention weights are wanted."""
         model: Any = self
         config = model.get_decoder()._cached_ds.config
         asked = kwargs.get("output_attentions") or model.config.output_attentions
-        return config.stream_cross_attention and kwargs.get("past_key_values") is None and not asked
+        return config.stream_cross_attention and cache_in(kwargs) is None and not asked
 
 
 def attach_generation(model: PreTrainedModel) -> None:

@@ -13,7 +13,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from cached_ds import attach
 from cached_ds.decoder import cross_attention
-from cached_ds.decoder.cross_cache import DocumentCache
+from cached_ds.decoder.cross_cache import DocumentCache, cache_in
 from helpers import tiny
 
 CACHES = pytest.mark.parametrize("cross_cache", ["kv", "none"])
@@ -55,7 +55,7 @@ def caches_seen(model):
     """The caches that the decoder is called with from here on."""
     seen = []
     hook = model.get_decoder().register_forward_pre_hook(
-        lambda _, __, kwargs: seen.append(kwargs.get("past_key_values")), with_kwargs=True, prepend=True
+        lambda _, __, kwargs: seen.append(cache_in(kwargs)), with_kwargs=True, prepend=True
     )
     return seen, hook
 
