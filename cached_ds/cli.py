@@ -7,6 +7,7 @@ After a run: `cached-ds report runs/quickstart`.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -94,7 +95,7 @@ def _summarize(arguments: argparse.Namespace) -> None:
     options = {name: getattr(arguments, name) for name in ("window", "num_beams", "max_new_tokens", "cross_cache")}
     for summary in summarize(arguments.model, documents, **options):
         if arguments.json:
-            print(json.dumps(summary.record(), ensure_ascii=False), flush=True)
+            print(json.dumps(dataclasses.asdict(summary), ensure_ascii=False), flush=True)
         else:
             print(f"{summary.document}: {summary.summary}" if len(documents) > 1 else summary.summary, flush=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,10 +39,6 @@ class Summary:
     window: int
     num_beams: int
     max_new_tokens: int
-
-    def record(self) -> dict[str, Any]:
-        """All fields by name."""
-        return dataclasses.asdict(self)
 
 
 @torch.no_grad()
@@ -104,7 +99,8 @@ class _Tokens(StoppingCriteria):
 @contextmanager
 def _watched(model: Any, name: str, most: int) -> Iterator[StoppingCriteriaList]:
     """Bars on stderr: of windows while the encoder runs, then of tokens."""
-    layer, tokens = model.get_encoder().layers[-1], _Tokens(name, most)
+    encoder, tokens = model.get_encoder(), _Tokens(name, most)
+    layer = getattr(encoder, encoder._cached_ds.family.layers)[-1]
     with tqdm(desc=name, unit="window", disable=None, leave=False) as windows:
         handle = layer.register_forward_hook(lambda _, args, __: windows.update(len(args[0])))
         try:

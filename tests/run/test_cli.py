@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from cached_ds.cli import main
-from helpers import oracle
+from helpers import oracle, tiny
 from lab import workshop
 
 
@@ -102,3 +102,14 @@ def test_other_commands_take_no_further_words(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["report", "somewhere", "--windw", "3"])
     assert caught.value.code == 2 and "unrecognized arguments: --windw 3" in capsys.readouterr().err
+
+
+def test_summarize_with_a_family_that_names_its_layers_otherwise(tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(workshop.build(tmp_path) / "model")
+    model = tiny.make_model("t5")
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(tmp_path / "t5")
+    tokenizer.save_pretrained(tmp_path / "t5")
+    (tmp_path / "a.txt").write_text(" ".join(workshop.WORDS * 4))
+    words = ["--model", str(tmp_path / "t5"), "--window", "16", "--max_new_tokens", "4", str(tmp_path / "a.txt")]
+    assert main(["summarize", *words]) == 0
