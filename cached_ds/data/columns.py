@@ -68,14 +68,12 @@ def choose_columns(
     )
 
 
-def document_column(available: Sequence[str], *, where: str, given: str | None = None) -> str:
-    """The column of documents without summaries: the one that is given, has a known name, or is the only one.
+def document_column(available: Sequence[str], *, where: str) -> str:
+    """The column of documents without summaries: the one that has a known name, or is the only one.
 
     Raises:
         ValueError: none or several could be meant.
     """
-    if given is not None:
-        return given
     free = [name for name in available if name.lower() not in SUMMARY_NAMES]
     return _named(DOCUMENT_NAMES, free) or (free[0] if len(free) == 1 else _refuse_choice("text", free, where))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cached_ds.settings.config_files import read_text
 from cached_ds.settings.extras import needed_by
 
 STDIN = "-"
@@ -40,28 +41,14 @@ def read_documents(path: str, *, text_column: str | None = None) -> list[TextDoc
         OSError: a file that cannot be read.
         MissingExtra: the library that reads PDF or HTML is not installed.
     """
-    suffix = Path(path).suffix.lower()
-    if path == STDIN:
-        documents = [TextDocument("standard input", sys.stdin.read())]
-    elif suffix == ".jsonl":
+    suffix, name = Path(path).suffix.lower(), "standard input" if path == STDIN else path
+    if suffix == ".jsonl":
         documents = list(_json_lines(path, text_column))
     else:
-        documents = [TextDocument(path, _READERS.get(suffix, _plain)(path))]
-    if not documents:
-        raise ValueError(f"{path}: the file is empty")
-    for document in documents:
-        if not document.text.strip():
-            raise ValueError(
-                f"{document.name}: the file is empty" if len(documents) == 1 else f"{document.name}: empty"
-            )
+        documents = [TextDocument(name, sys.stdin.read() if path == STDIN else _READERS.get(suffix, read_text)(path))]
+    if not documents or not documents[0].text.strip():
+        raise ValueError(f"{name}: the file is empty")
     return documents
-
-
-def _plain(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
 
 
 def _pdf(path: str) -> str:
@@ -77,16 +64,17 @@ def _pdf(path: str) -> str:
 def _html(path: str) -> str:
     with needed_by("reading HTML"):
         from inscriptis import get_text
-    return str(get_text(_plain(path)))
+    return str(get_text(read_text(path)))
 
 
-def _json_lines(path: str, text_column: str | None) -> Iterator[TextDocument]:
+def _json_lines(path: str, column: str | None) -> Iterator[TextDocument]:
+    """A document of each line; the first line's names say which column, where none is given."""
     with needed_by("reading JSON Lines"):
         from cached_ds.data.columns import document_column
         from cached_ds.data.sources.local_files import check_value, read_records
     for location, record in read_records(Path(path)):
         where = f"{path}, {location}"
-        column = document_column(list(record), where=where, given=text_column)
+        column = column or document_column(list(record), where=where)
         check_value(record, column, role="text", where=where)
         yield TextDocument(where, record[column])
 

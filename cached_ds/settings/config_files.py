@@ -69,7 +69,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {text} is no number in JSON")
 
     try:
-        content = json.loads(_text(path), object_pairs_hook=unique, parse_constant=number)
+        content = json.loads(read_text(path), object_pairs_hook=unique, parse_constant=number)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
     except RecursionError as error:
@@ -79,7 +79,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises what `read_mapping` raises."""
-    text = _text(path)
+    text = read_text(path)
     try:
         content = yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.MarkedYAMLError as error:
@@ -98,7 +98,7 @@ def key_lines(path: str | Path) -> dict[str, int]:
 
     JSON is read as YAML here; where it cannot be, no line is known.
     """
-    text = _text(path).replace("\t", " ")  # JSON may be indented by tabs
+    text = read_text(path).replace("\t", " ")  # JSON may be indented by tabs
     try:
         node: Any = yaml.compose(text, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, RecursionError):
@@ -106,7 +106,13 @@ def key_lines(path: str | Path) -> dict[str, int]:
     return {key.value: key.start_mark.line + 1 for key, _ in node.value}
 
 
-def _text(path: str | Path) -> str:
+def read_text(path: str | Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        ValueError: it is not UTF-8; the message names the file and the byte.
+        OSError: the file cannot be read.
+    """
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
