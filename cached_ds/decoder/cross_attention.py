@@ -27,7 +27,6 @@ from transformers import PreTrainedModel
 from cached_ds.decoder.cross_cache import DocumentCache, KeptDocuments, Projections, cache_in
 from cached_ds.decoder.document_states import DocumentStates
 from cached_ds.decoder.replay_by_tile import AttentionCall, attend
-from cached_ds.decoder.tile_kernels import tile_size
 from cached_ds.models.class_swap import Swapped, base_of, remove_hook, swapped_class
 from cached_ds.models.families import CrossAttention, Family
 from cached_ds.replay.rng import ReplayRng
@@ -69,39 +68,32 @@ class Streamed(Swapped):
             return super().forward(hidden_states, **kwargs)
         documents, self.documents = self.documents, None
         assert documents is not None, "set by __call__"
-        q = _folded(self._heads(getattr(self, self.names.query)(hidden_states)), documents.shape[0])
+        way = self._way()
+        q = _folded(way.heads(getattr(self, self.names.query)(hidden_states)), documents.shape[0])
         if isinstance(documents, KeptDocuments):
-            output = documents.attend(q, self._way())
+            output = documents.attend(q, way)
         else:
-            output = attend(self._attention_call(documents, q), q)
+            output = attend(self._attention_call(documents, q, way), q)
         output = _unfolded(output, len(hidden_states))
         return getattr(self, self.names.output)(output.transpose(1, 2).flatten(2))
 
-    def _attention_call(self, documents: DocumentStates, q: Tensor) -> AttentionCall:
-        kernel = self._way().kernel(q)
+    def _attention_call(self, documents: DocumentStates, q: Tensor, way: Projections) -> AttentionCall:
+        kernel = way.kernel(q)
         return AttentionCall(
             documents=documents,
-            tiles=documents.tiles(documents.tile or tile_size(kernel, q)),
-            project=self._project,
+            tiles=documents.tiles_for(q, kernel),
+            project=way.project,
             parameters=self._trainable,
             rng=ReplayRng(None, q.device),
             projections_draw=any(type(module) is not nn.Linear for module in self._projections()),
             kernel=kernel,
         )
 
-    def _project(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        key, value = getattr(self, self.names.key), getattr(self, self.names.value)
-        return self._heads(key(states).unsqueeze(0)), self._heads(value(states).unsqueeze(0))
-
     def _way(self) -> Projections:
         key, value = self._projections()
         dropout = float(self.dropout) if self.training else 0.0  # type: ignore[arg-type]
         width, scale = getattr(self, self.names.head_width), float(self.scaling)  # type: ignore[arg-type]
         return Projections(key, value, head_width=width, scale=scale, dropout=dropout)
-
-    def _heads(self, tensor: Tensor) -> Tensor:
-        """[B, S, D] to [B, H, S, D / H]."""
-        return tensor.unflatten(-1, (-1, getattr(self, self.names.head_width))).transpose(1, 2)
 
     def _projections(self) -> list[nn.Module]:
         """Those of keys and values; an adapter may stand in their place."""

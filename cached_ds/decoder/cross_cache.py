@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 
-from cached_ds.decoder.document_states import DocumentStates
-from cached_ds.decoder.tile_kernels import Kernel, Plain, kernel_for, merge_, tile_size
+from cached_ds.decoder.document_states import DocumentStates, with_rows
+from cached_ds.decoder.tile_kernels import Kernel, Plain, kernel_for, merge_
 from cached_ds.replay import offload
 from cached_ds.replay.offload import Conveyor
 from cached_ds.replay.sums import sum_dtype
@@ -62,14 +62,18 @@ class Projections:
     scale: float
     dropout: float
 
-    def project(self, states: Tensor) -> Tensor:
-        """Keys and values [S, 2, H d] of states [S, D]."""
-        return torch.stack((self.key(states), self.value(states)), dim=1)
+    def heads(self, tensor: Tensor) -> Tensor:
+        """[B, S, H d] to [B, H, S, d]."""
+        return tensor.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+
+    def project(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [1, H, S, d] each, of states [S, D]."""
+        return self.heads(self.key(states).unsqueeze(0)), self.heads(self.value(states).unsqueeze(0))
 
     def split(self, both: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [1, H, S, d] each, of [S, 2, H d]."""
-        keys, values = both.unflatten(-1, (-1, self.head_width)).permute(1, 2, 0, 3).unsqueeze(1)
-        return keys, values
+        keys, values = both.unbind(1)
+        return self.heads(keys.unsqueeze(0)), self.heads(values.unsqueeze(0))
 
     def kernel(self, q: Tensor) -> Kernel:
         """The fastest for such queries."""
@@ -98,14 +102,13 @@ class KeptDocuments(DocumentStates):
             return _attend(self, q, layer.kernel(q), self.kept[layer.key], layer.split)
         if _is_cheaper_moved(q, layer):
             return _attend_to_states(self, q, layer)
-        return _attend(self, q, layer.kernel(q), self.states, lambda states: layer.split(layer.project(states)))
+        return _attend(self, q, layer.kernel(q), self.states, layer.project)
 
     def _made(self, q: Tensor, layer: Projections) -> Tensor:
         """Keys and values [B L, 2, H d] of a layer, in a buffer where the config says."""
         conveyor, kept = Conveyor(q.device), None
-        tiles = self.tiles(self.tile or tile_size(layer.kernel(q), q))
-        for tile, states in zip(tiles, conveyor.load(self.states, [tile.span for tile in tiles]), strict=True):
-            both = layer.project(states)
+        for tile, states in with_rows(self.tiles_for(q, layer.kernel(q)), self.states, q.device):
+            both = torch.stack((layer.key(states), layer.value(states)), dim=1)
             if kept is None:
                 shape = (len(self.states), *both.shape[1:])
                 where, folder = self.config.offload, self.config.offload_folder
@@ -152,8 +155,7 @@ def _attend(
     """Attention of queries to keys and values, which are split from the rows [S, ...] of each tile."""
     output = torch.zeros_like(q, dtype=sum_dtype(q), memory_format=torch.contiguous_format)
     lse = torch.full_like(output[..., 0], -torch.inf)
-    tiles = documents.tiles(documents.tile or tile_size(kernel, q))
-    for tile, part in zip(tiles, Conveyor(q.device).load(rows, [tile.span for tile in tiles]), strict=True):
+    for tile, part in with_rows(documents.tiles_for(q, kernel), rows, q.device):
         keys, values = split(part.to(q.dtype))
         found, total, _ = kernel.forward(tile.of(q), keys, values)
         merge_(tile.of(output), tile.of(lse), found, total)

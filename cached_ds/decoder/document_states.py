@@ -17,7 +17,7 @@ Shapes: B documents, L padded source length, T target length, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -25,6 +25,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from cached_ds.decoder.tile_kernels import Kernel, tile_size
 from cached_ds.replay.offload import Accumulator, Conveyor, empty_like, zero_gaps_
 from cached_ds.replay.sums import will_run
 from cached_ds.windows.cut import Document
@@ -97,6 +98,10 @@ class DocumentStates:
         """All tokens of all documents, in tiles of at most `size`; padding is in none."""
         return [tile for document in self._documents for tile in _tiles(document, size)]
 
+    def tiles_for(self, q: Tensor, kernel: Kernel) -> list[Tile]:
+        """The tiles of the size that is set, or that suits the queries [B, H, T, D / H] and their kernel."""
+        return self.tiles(self.tile or tile_size(kernel, q))
+
     def wants_gradient(self) -> bool:
         """Whether the backward under way will ask for the gradient of H."""
         return will_run(self.anchor)
@@ -124,6 +129,11 @@ class GradientBuffer:
 
 
 _BY_ADDRESS: WeakValueDictionary[int, DocumentStates] = WeakValueDictionary()
+
+
+def with_rows(tiles: Sequence[Tile], rows: Tensor, device: torch.device) -> Iterator[tuple[Tile, Tensor]]:
+    """Each tile with its rows [S, ...] of a buffer [B * L, ...], on the device."""
+    return zip(tiles, Conveyor(device).load(rows, [tile.span for tile in tiles]), strict=True)
 
 
 def _tiles(document: Document, size: int) -> list[Tile]:

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cached_ds.decoder.document_states import DocumentStates, Tile
+from cached_ds.decoder.document_states import DocumentStates, Tile, with_rows
 from cached_ds.decoder.tile_kernels import Kernel, merge_
 from cached_ds.replay.autocast import Autocast
 from cached_ds.replay.offload import Conveyor
@@ -130,7 +130,7 @@ def _run_forward(call: AttentionCall, q: Tensor) -> tuple[Tensor, Tensor]:
     call.saved.clear()
     keep = call.documents.keep_projections and call.documents.recorded
     learns = keep and call.documents.anchor.grad_fn is not None
-    for number, (tile, states) in enumerate(_load(call, q.device)):
+    for number, (tile, states) in enumerate(with_rows(call.tiles, call.documents.states, q.device)):
         with torch.set_grad_enabled(keep):
             states, k, v = _project(call, number, states, wants_states=learns)
         with torch.no_grad(), call.stream(number, draws=call.kernel.draws[0]):
@@ -147,7 +147,7 @@ def _run_backward(
     parameters, conveyor, wants_states = call.parameters(), Conveyor(q.device), call.documents.wants_gradient()
     of_q, sums, retain = zero_sum(q), zero_sums(parameters), retains_graph()
     of_states = call.documents.add_gradient(conveyor, call.tiles) if wants_states else None
-    for number, (tile, loaded) in enumerate(_load(call, q.device)):
+    for number, (tile, loaded) in enumerate(with_rows(call.tiles, call.documents.states, q.device)):
         saved = call.saved[number]
         with torch.enable_grad():
             states, k, v = saved.projections or _project(call, number, loaded, wants_states=wants_states)
@@ -175,8 +175,3 @@ def _project(call: AttentionCall, number: int, states: Tensor, *, wants_states: 
     states = Autocast.current(states.device).cast(states).detach().requires_grad_(wants_states)
     with call.stream(len(call.tiles) + number, draws=call.projections_draw):
         return states, *call.project(states)
-
-
-def _load(call: AttentionCall, device: torch.device) -> Any:
-    spans = [tile.span for tile in call.tiles]
-    return zip(call.tiles, Conveyor(device).load(call.documents.states, spans), strict=True)
