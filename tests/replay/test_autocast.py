@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cached_ds import attach
-from cached_ds.decoder.cross_attention import Streamed
+from cached_ds.decoder.cross_cache import Projections
 from cached_ds.encoder.layered import Replayed
 from helpers import tiny
 
@@ -34,7 +34,7 @@ def most_alive(monkeypatch, owner, name, which, **fields):
 
 @pytest.mark.parametrize(
     ("owner", "name", "which", "fields"),
-    [(Streamed, "_project", 1, {}), (Replayed, "_run", 4, {"schedule": "layer"})],
+    [(Projections, "project", 1, {}), (Replayed, "_run", 4, {"schedule": "layer"})],
     ids=["tiles", "passes of a layer"],
 )
 def test_states_that_were_read_are_not_kept_until_the_end_of_backward(owner, name, which, fields, monkeypatch):
