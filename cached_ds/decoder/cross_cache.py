@@ -20,7 +20,7 @@ d head width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 
-from cached_ds.decoder.document_states import DocumentStates, with_rows
+from cached_ds.decoder.document_states import DocumentStates, Tile, with_rows
 from cached_ds.decoder.tile_kernels import Kernel, Plain, kernel_for, merge_
 from cached_ds.replay import offload
 from cached_ds.replay.offload import Conveyor
@@ -70,14 +70,31 @@ class Projections:
         """Keys and values [1, H, S, d] each, of states [S, D]."""
         return self.heads(self.key(states).unsqueeze(0)), self.heads(self.value(states).unsqueeze(0))
 
-    def split(self, both: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [1, H, S, d] each, of [S, 2, H d]."""
-        keys, values = both.unbind(1)
-        return self.heads(keys.unsqueeze(0)), self.heads(values.unsqueeze(0))
+    def pack(self, states: Tensor) -> Tensor:
+        """Keys and values of states [S, D] as rows [S, 2 H d], which all together are [2, H, S, d]."""
+        return torch.cat(self.project(states)).reshape(len(states), -1)
+
+    def unpack(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [1, H, S, d] each, of the rows that `pack` gives."""
+        keys, values = rows.view(2, -1, len(rows), self.head_width).split(1)
+        return keys, values
 
     def kernel(self, q: Tensor) -> Kernel:
         """The fastest for such queries."""
         return kernel_for(q, scale=self.scale, dropout=self.dropout)
+
+
+@dataclass(frozen=True)
+class KeptKeysAndValues:
+    """One layer's keys and values, each tile in the order in which kernels read it: head by head.
+
+    Attributes:
+        tiles: that they were made by, and can be read by.
+        rows: [B L, 2 H d]; those of a tile are as `Projections.pack` gives them.
+    """
+
+    tiles: Sequence[Tile]
+    rows: Tensor
 
 
 class KeptDocuments(DocumentStates):
@@ -85,38 +102,40 @@ class KeptDocuments(DocumentStates):
 
     Attributes:
         config: `cross_cache`, and where buffers live.
-        kept: by the module that makes a layer's keys, its keys and values [B L, 2, H d].
+        kept: by the module that makes a layer's keys, its keys and values.
     """
 
     def __init__(self, states: Tensor, documents: Sequence[Document], *, config: CachedConfig) -> None:
         """Take H [B, L, D]; nothing learns from it."""
         super().__init__(states, documents, tile=config.tile, learns=False)
         self.config = config
-        self.kept: dict[nn.Module, Tensor] = {}
+        self.kept: dict[nn.Module, KeptKeysAndValues] = {}
 
     def attend(self, q: Tensor, layer: Projections) -> Tensor:
         """Attention of queries [B, H, M, d] to the documents; the result has the same shape."""
+        kernel = layer.kernel(q)
         if self.config.cross_cache == "kv":
             if layer.key not in self.kept:
                 self.kept[layer.key] = self._made(q, layer)
-            return _attend(self, q, layer.kernel(q), self.kept[layer.key], layer.split)
+            kept = self.kept[layer.key]
+            return _attend(q, kernel, with_rows(kept.tiles, kept.rows, q.device), layer.unpack)
         if _is_cheaper_moved(q, layer):
             return _attend_to_states(self, q, layer)
-        return _attend(self, q, layer.kernel(q), self.states, layer.project)
+        return _attend(q, kernel, with_rows(self.tiles_for(q, kernel), self.states, q.device), layer.project)
 
-    def _made(self, q: Tensor, layer: Projections) -> Tensor:
-        """Keys and values [B L, 2, H d] of a layer, in a buffer where the config says."""
-        conveyor, kept = Conveyor(q.device), None
-        for tile, states in with_rows(self.tiles_for(q, layer.kernel(q)), self.states, q.device):
-            both = torch.stack((layer.key(states), layer.value(states)), dim=1)
-            if kept is None:
-                shape = (len(self.states), *both.shape[1:])
+    def _made(self, q: Tensor, layer: Projections) -> KeptKeysAndValues:
+        """Keys and values of a layer, in a buffer where the config says."""
+        tiles, conveyor, rows = self.tiles_for(q, layer.kernel(q)), Conveyor(q.device), None
+        for tile, states in with_rows(tiles, self.states, q.device):
+            packed = layer.pack(states)
+            if rows is None:
+                shape = (len(self.states), packed.shape[1])
                 where, folder = self.config.offload, self.config.offload_folder
-                kept = offload.empty(shape, dtype=both.dtype, device=q.device, offload=where, folder=folder)
-            conveyor.store(both, kept, tile.span)
+                rows = offload.empty(shape, dtype=packed.dtype, device=q.device, offload=where, folder=folder)
+            conveyor.store(packed, rows, tile.span)
         conveyor.finish()
-        assert kept is not None, "no document is empty"
-        return kept
+        assert rows is not None, "no document is empty"
+        return KeptKeysAndValues(tiles, rows)
 
 
 class DocumentCache(EncoderDecoderCache):
@@ -139,23 +158,23 @@ def _attend_to_states(documents: DocumentStates, q: Tensor, layer: Projections) 
     moved = (q @ key).flatten(1, 2).unsqueeze(1)
     # The fused kernel of the CPU shares its work among heads, and here is one.
     kernel = Plain(layer.scale, layer.dropout) if q.device.type == "cpu" else layer.kernel(moved)
-    found = _attend(documents, moved, kernel, documents.states, lambda h: (h[None, None], h[None, None]))
+    parts = with_rows(documents.tiles_for(moved, kernel), documents.states, q.device)
+    found = _attend(moved, kernel, parts, lambda h: (h[None, None], h[None, None]))
     found = found.squeeze(1).unflatten(1, q.shape[1:3]) @ value.transpose(-1, -2)
     bias: Any = layer.value.bias
     return found if bias is None else found + bias.unflatten(0, (-1, 1, layer.head_width))
 
 
 def _attend(
-    documents: DocumentStates,
     q: Tensor,
     kernel: Kernel,
-    rows: Tensor,
+    parts: Iterable[tuple[Tile, Tensor]],
     split: Callable[[Tensor], tuple[Tensor, Tensor]],
 ) -> Tensor:
     """Attention of queries to keys and values, which are split from the rows [S, ...] of each tile."""
     output = torch.zeros_like(q, dtype=sum_dtype(q), memory_format=torch.contiguous_format)
     lse = torch.full_like(output[..., 0], -torch.inf)
-    for tile, part in with_rows(documents.tiles_for(q, kernel), rows, q.device):
+    for tile, part in parts:
         keys, values = split(part.to(q.dtype))
         found, total, _ = kernel.forward(tile.of(q), keys, values)
         merge_(tile.of(output), tile.of(lse), found, total)

@@ -13,6 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, StoppingCriteria,
 
 from cached_ds.attachment import attach
 from cached_ds.evaluation.document_files import TextDocument
+from cached_ds.models.hub import check_source
 from cached_ds.models.token_ids import document_ids
 
 
@@ -62,9 +63,10 @@ def summarize(
         cross_cache: as in `CachedConfig`.
 
     Raises:
-        ValueError: a window that the model cannot read.
-        OSError: a model that is not there.
+        ValueError: a window that the model cannot read; a model that can be had nowhere.
+        OSError: a folder without a model.
     """
+    check_source(model_name, flag="model")
     tokenizer = AutoTokenizer.from_pretrained(model_name)
     model: Any = AutoModelForSeq2SeqLM.from_pretrained(model_name)
     attach(model, window=window, cross_cache=cross_cache).eval()

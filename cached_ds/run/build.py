@@ -24,10 +24,11 @@ from cached_ds.attachment import attach
 from cached_ds.data import load_splits, tokenize_splits, train_tokenizer
 from cached_ds.data.sources.local_files import location_of
 from cached_ds.models.families import family_of
+from cached_ds.models.hub import check_source
 from cached_ds.models.languages import choose_languages
 from cached_ds.models.shapes import family_name, is_shape, make_config
 from cached_ds.models.token_ids import Frame
-from cached_ds.run.arguments import Arguments
+from cached_ds.run.arguments import Arguments, ModelArguments
 
 logger = logging.getLogger(__name__)
 WANTED_SPLITS = {"train": "do_train", "validation": "do_eval", "test": "do_predict"}
@@ -38,8 +39,9 @@ def build_data(arguments: Arguments) -> tuple[DatasetDict, PreTrainedTokenizerBa
     """Tokenized splits and their tokenizer; rank 0 prepares and caches them, the others read its cache.
 
     Raises:
-        ValueError: what `load_splits` refuses; a split that is asked for but missing.
+        ValueError: what `check_source` and `load_splits` refuse; a split that is asked for but missing.
     """
+    check_sources(arguments.model)
     with arguments.training.main_process_first(desc="loading the documents"):
         texts = load_splits(arguments.data)
     for split, flag in WANTED_SPLITS.items():
@@ -51,6 +53,18 @@ def build_data(arguments: Arguments) -> tuple[DatasetDict, PreTrainedTokenizerBa
     taken = Frame.of(tokenizer).size + 2 * arguments.cached.overlap
     check_prefixes(splits, arguments.data.files(), window=arguments.cached.window, taken=taken)
     return splits, tokenizer
+
+
+def check_sources(model: ModelArguments) -> None:
+    """Refuse a model, config or tokenizer that can be had nowhere; built-in shapes are here.
+
+    Raises:
+        ValueError: what `check_source` refuses.
+    """
+    for flag in ("model_name_or_path", "config_name", "tokenizer_name"):
+        name = getattr(model, flag)
+        if name is not None and not (flag == "config_name" and is_shape(name)):
+            check_source(name, flag=flag, **model.from_hub())
 
 
 def check_prefixes(splits: DatasetDict, files: Mapping[str, Path], *, window: int, taken: int) -> None:

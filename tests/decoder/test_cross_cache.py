@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import weakref
 
 import peft
@@ -12,7 +13,7 @@ import torch
 from transformers import DynamicCache, EncoderDecoderCache
 
 from cached_ds import attach
-from cached_ds.decoder import cross_attention
+from cached_ds.decoder import cross_attention, document_states
 from cached_ds.decoder.cross_cache import DocumentCache, cache_in
 from helpers import tiny
 
@@ -68,8 +69,8 @@ def test_beams_share_documents_and_cache(model, expected, cross_cache):
     cache = seen[-1]
     assert isinstance(cache, DocumentCache) and cache.documents.shape[0] == ROWS
     rows = ROWS * cache.documents.shape[1]
-    sizes = {tuple(kept.shape) for kept in cache.documents.kept.values()}
-    assert sizes == ({(rows, 2, model.config.d_model)} if cross_cache == "kv" else set())
+    sizes = {tuple(kept.rows.shape) for kept in cache.documents.kept.values()}
+    assert sizes == ({(rows, 2 * model.config.d_model)} if cross_cache == "kv" else set())
     assert len(cache.documents.kept) == (model.config.decoder_layers if cross_cache == "kv" else 0)
     assert all(cache.cross_attention_cache.get_seq_length(layer) == 0 for layer in range(model.config.decoder_layers))
 
@@ -89,6 +90,13 @@ def test_beams_of_another_document_are_noticed(model, expected, monkeypatch):
 @pytest.mark.parametrize("tile", [None, 7])
 def test_offloaded_and_in_tiles(model, expected, cross_cache, offload, tile):
     assert torch.equal(generated(attached(model, cross_cache=cross_cache, offload=offload, tile=tile)), expected)
+
+
+def test_keys_and_values_are_read_by_the_tiles_that_they_were_made_by(model, expected, monkeypatch):
+    """A long prompt may ask for other tiles than the single tokens after it."""
+    sizes = itertools.cycle([7, 5, 11])
+    monkeypatch.setattr(document_states, "tile_size", lambda *_: next(sizes))
+    assert torch.equal(generated(attached(model)), expected)
 
 
 @CACHES
