@@ -39,6 +39,7 @@ from cached_ds.replay.offload import empty
 from cached_ds.replay.rng import ReplayRng
 from cached_ds.windows.cut import Window
 from cached_ds.windows.passes import Batch, Cutter, EncoderPass
+from cached_ds.windows.sample import draw
 
 # Inputs of Hugging Face's encoders that cannot be cut into windows of tokens.
 UNREADABLE = ("inputs_embeds", "encoder_hidden_states", "past_key_values")
@@ -106,14 +107,19 @@ class Windowed(Swapped):
         windows = cutter.windows(batch)
         self._count(windows, batch)
         tuner = Tuner(state.config, state.budget, cutter, batch, self._encoding(), self, self._layers())
-        passes = cutter.passes(windows, batch, device, windows_per_pass=tuner.prepare())
-        num_saved, state.call.keep_projections = tuner.choose_saved(passes, self._trainable())
+        sample = draw(windows, state.config.sampled_windows if self.training and anchor.requires_grad else None)
+        together = tuner.prepare()
+        learning = cutter.passes(sample.learning, batch, device, windows_per_pass=together)
+        others = cutter.passes(sample.others, batch, device, windows_per_pass=together, index=len(sample.learning))
+        num_saved, state.call.keep_projections = tuner.choose_saved(learning, self._trainable())
         plan = ReplayPlan(
-            passes=passes,
+            passes=[*learning, *others],
             rng=ReplayRng(state.config.seed, device),
             shape=tuple(input_ids.shape),
             anchor=anchor,
-            num_saved=num_saved,
+            num_saved=min(num_saved, len(learning)),
+            num_learning=len(learning),
+            weight=sample.weight,
             buffer=functools.partial(empty, offload=state.config.offload, folder=state.config.offload_folder),
         )
         return self._states(plan)

@@ -67,6 +67,8 @@ class ReplayPlan(Generic[P]):
         shape: of H [*shape, D], flattened to the rows that the passes fill.
         anchor: scalar that requires grad; it always gets a gradient (docs/design.md).
         num_saved: number of passes, from the first on, whose graph is saved.
+        num_learning: number of passes, from the first on, that backward runs through; None: all.
+        weight: of their gradients (windows/sample.py).
         buffer: makes the memory of H: `buffer(shape, dtype=, device=)`.
     """
 
@@ -75,12 +77,14 @@ class ReplayPlan(Generic[P]):
     shape: tuple[int, ...]
     anchor: Tensor
     num_saved: int = 0
+    num_learning: int | None = None
+    weight: float = 1.0
     buffer: Callable[..., Tensor] = empty
 
     @property
-    def spans(self) -> list[slice]:
-        """Rows of H that the passes fill, in the order in which they do."""
-        return [span for each in self.passes for span in each.spans]
+    def learning(self) -> Sequence[P]:
+        """The passes that backward runs through."""
+        return self.passes[: self.num_learning]
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ def _run_forward(replayed: _Replayed[Any], *, num_saved: int) -> tuple[Tensor, l
         if result is None:
             conveyor = Conveyor(states.device)
             result = plan.buffer((*plan.shape, states.shape[-1]), dtype=states.dtype, device=states.device)
-            zero_gaps_(result.flatten(0, -2), plan.spans)
+            zero_gaps_(result.flatten(0, -2), spans_of(plan.passes))
         for span, part in zip(encoder_pass.spans, states.detach().split(_sizes(encoder_pass)), strict=True):
             conveyor.store(part, result.flatten(0, -2), span)
     assert result is not None, "a batch has at least one pass"
@@ -167,9 +171,9 @@ def _run_backward(
     replayed: _Replayed[Any], graphs: list[Tensor], gradient: Tensor, device: torch.device
 ) -> list[Tensor]:
     """Sum the parameters' gradients over all passes; `retain_graph` matters for saved graphs only."""
-    passes, parameters, gradient = replayed.plan.passes, replayed.parameters(), gradient.flatten(0, -2)
+    passes, parameters, gradient = replayed.plan.learning, replayed.parameters(), gradient.flatten(0, -2)
     sums, retain = zero_sums(parameters), retains_graph()
-    parts = Conveyor(device).load(gradient, replayed.plan.spans)
+    parts = Conveyor(device).load(gradient, spans_of(passes))
     for number, encoder_pass in enumerate(passes):
         is_saved = number < len(graphs)
         with torch.enable_grad():
@@ -177,7 +181,12 @@ def _run_backward(
         wanted = _concatenate(list(itertools.islice(parts, len(encoder_pass.spans))))
         found = torch.autograd.grad(states, parameters, wanted, retain_graph=retain and is_saved, allow_unused=True)
         add_(sums, found)
-    return sums
+    return sums if replayed.plan.weight == 1 else [total.mul_(replayed.plan.weight) for total in sums]
+
+
+def spans_of(passes: Sequence[Replayable]) -> list[slice]:
+    """Rows of H that the passes fill, in the order in which they do."""
+    return [span for each in passes for span in each.spans]
 
 
 def _sizes(encoder_pass: Replayable) -> list[int]:

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cached_ds.replay.by_window import ReplayPlan
+from cached_ds.replay.by_window import ReplayPlan, spans_of
 from cached_ds.replay.offload import Conveyor, zero_gaps_
 from cached_ds.replay.rng import ReplayRng
 from cached_ds.windows.passes import EncoderPass
@@ -114,7 +114,7 @@ class _Scatter(torch.autograd.Function):
         ctx.batch, ctx.like = batch, states.new_zeros(()).expand(states.shape)
         shape = (*batch.plan.shape, states.shape[-1])
         result = batch.buffer(shape, dtype=states.dtype, device=states.device)
-        zero_gaps_(result.flatten(0, -2), batch.plan.spans)
+        zero_gaps_(result.flatten(0, -2), spans_of(batch.plan.passes))
         conveyor = Conveyor(states.device)
         for encoder_pass, rows in zip(batch.passes, batch.rows, strict=True):
             kept = states[rows, : encoder_pass.width].flatten(0, 1).index_select(0, encoder_pass.slots)
@@ -127,7 +127,7 @@ class _Scatter(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         batch, of_states = ctx.batch, torch.zeros_like(ctx.like, memory_format=torch.contiguous_format)
-        parts = Conveyor(of_states.device).load(gradients[0].flatten(0, -2), batch.plan.spans)
+        parts = Conveyor(of_states.device).load(gradients[0].flatten(0, -2), spans_of(batch.plan.passes))
         for encoder_pass, rows in zip(batch.passes, batch.rows, strict=True):
             size = encoder_pass.num_windows * encoder_pass.width
             of_pass = of_states.new_zeros(size, of_states.shape[-1])

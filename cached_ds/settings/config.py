@@ -95,6 +95,13 @@ class CachedConfig:
         allowed='None or a size: bytes, or text such as "8GiB" or "500MB"',
         check=lambda value: value is None or _size(value) > 0,
     )
+    sampled_windows: int | None = _option(
+        None,
+        help="windows drawn at random through which backward runs, for a faster step whose gradient is exact only in "
+        "expectation; None: all windows, exact",
+        allowed="None or an integer >= 1",
+        check=lambda value: value is None or _whole(value, low=1),
+    )
     compile: bool = _boolean(False, help="torch.compile the encoder's layers for full windows")
     stream_cross_attention: bool = _boolean(
         True, help="attend to the document tile by tile, keeping no keys and values; False: as Hugging Face does"
@@ -169,6 +176,11 @@ class CachedConfig:
                     f"{name}={value!r} is refused with schedule='layer'; allowed is what needs no trial "
                     'of the whole encoder: numbers, "all", False'
                 )
+        if self.sampled_windows is not None and self.schedule == "layer":
+            raise ValueError(
+                f"sampled_windows={self.sampled_windows} is refused with schedule='layer'; allowed is None: layer by "
+                "layer, the windows' gradients are not apart"
+            )
         if self.offload != "none" and not self.stream_cross_attention:
             raise ValueError(
                 f"offload={self.offload!r} is refused with stream_cross_attention=False; allowed is True: "

@@ -177,15 +177,18 @@ def _slice(head: range, body: range, tail: range, content: range, overlap: int) 
     return Window(head, body, tail, first, last)
 
 
-def lay_out_passes(windows: Sequence[Window], *, windows_per_pass: int, multiple: int = 1) -> Iterator[PassLayout]:
-    """Group windows into passes, the longest first, so that full windows need no padding and no mask.
+def lay_out_passes(
+    windows: Sequence[Window], *, windows_per_pass: int, multiple: int = 1, index: int = 0
+) -> Iterator[PassLayout]:
+    """Group windows, numbered from `index` on, into passes.
 
-    A pass is as wide as its longest window, rounded up to a multiple of `multiple`. A window of less than half that
-    width begins the next pass: padding it would cost more than another pass does, and the mask slows all the others.
+    The longest come first, so that full windows need no padding and no mask. A pass is as wide as its longest window,
+    rounded up to a multiple of `multiple`. A window of less than half that width begins the next pass: padding it would
+    cost more than another pass does, and the mask slows all the others.
     """
     for numbers in _grouped([len(window) for window in windows], windows_per_pass):
         width = math.ceil(len(windows[numbers[0]]) / multiple) * multiple
-        yield _lay_out_pass(numbers[0], [windows[number] for number in numbers], width)
+        yield _lay_out_pass(index + numbers[0], [windows[number] for number in numbers], width)
 
 
 def _grouped(lengths: Sequence[int], limit: int) -> list[list[int]]:

@@ -110,11 +110,11 @@ class Cutter:
         return [w for document in documents for w in cut(document, window=config.window, overlap=config.overlap)]
 
     def passes(
-        self, windows: Sequence[Window], batch: Batch, device: torch.device, *, windows_per_pass: int
+        self, windows: Sequence[Window], batch: Batch, device: torch.device, *, windows_per_pass: int, index: int = 0
     ) -> list[EncoderPass]:
-        """The windows, grouped into passes and moved to the device."""
+        """The windows, numbered from `index` on, grouped into passes and moved to the device."""
         multiple = self.family.window_multiple(self.model_config)
-        layouts = list(lay_out_passes(windows, windows_per_pass=windows_per_pass, multiple=multiple))
+        layouts = list(lay_out_passes(windows, windows_per_pass=windows_per_pass, multiple=multiple, index=index))
         return self._to_device(layouts, batch, device)
 
     def sample_pass(self, count: int, batch: Batch, device: torch.device) -> EncoderPass:
@@ -175,7 +175,7 @@ class Cutter:
 
 def _move(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """Copy tensors of one dtype to the device together, from pinned memory, without waiting; on the CPU, themselves."""
-    if device.type == "cpu":
+    if device.type == "cpu" or not tensors:
         return list(tensors)
     together = torch.cat([tensor.flatten() for tensor in tensors]).pin_memory().to(device, non_blocking=True)
     parts = together.split([tensor.numel() for tensor in tensors])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -61,6 +63,27 @@ def test_optimizer_offload_to_the_cpu(zero_ranks, engine):
 def test_parameter_offload_to_the_cpu(zero_ranks):
     parameters = {"offload_param": {"device": "cpu", "pin_memory": False}}
     check(zero_ranks, "zero3", settings={**OFFLOAD, "zero": {**OFFLOAD["zero"], **parameters}})
+
+
+class OfSampled(engines.Oracle):
+    """An attached model whose windows are sampled; gradients are averaged over the ranks by hand."""
+
+    micro_step = engines.Plain.micro_step
+
+
+def sampled(engine):
+    """Worst relative error of a weight, for an engine and two steps with sampled windows."""
+    found = []
+    for make in (functools.partial(engines.make_engine, engine), functools.partial(OfSampled, alone=False)):
+        model = tiny.make_model("bart", dropout=0.1)
+        cached_ds.attach(model, window=tiny.WINDOW, sampled_windows=2)
+        found.append(engines.train(make(model, 2), engines.documents("bart", rank=dist.get_rank(), **SMALL))[1])
+    return worst_error(*found)
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2", "zero2", "zero3"])
+def test_sampled_windows(zero_ranks, engine):
+    assert max(zero_ranks.run(sampled, engine=engine)) < FP32
 
 
 class ByInitialize(engines.Zero):
