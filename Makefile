@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What DeepSpeed compiles for the CPU is built once, here, and not in a cache that other clones rebuild or leave locked.
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 
-.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches generation gpu compat fuzz docs clean
+.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches generation quality gpu compat fuzz docs clean
 
 install: $(STAMP)
 
@@ -74,6 +74,9 @@ larger: install
 
 generation: install
 	$(PYTHON) benchmarks/generation.py $(FLAGS)
+
+quality: install
+	$(PYTHON) benchmarks/quality.py $(FLAGS)
 
 launches: install
 	$(PYTHON) benchmarks/launches.py $(FLAGS)

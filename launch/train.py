@@ -29,7 +29,9 @@ try:
     from cached_ds import CachedSeq2SeqTrainer, cli
     from cached_ds.data import WholeDocumentCollator
     from cached_ds.evaluation import curves as report
-    from cached_ds.evaluation.metrics import Scored, SummaryMetrics, intervals
+    from cached_ds.evaluation.bertscore import BertScore
+    from cached_ds.evaluation.metrics import Scored, Scorer, SummaryMetrics, intervals
+    from cached_ds.evaluation.rouge import Rouge
     from cached_ds.leaving import give_up, leave
     from cached_ds.ranks import logs as rank_logs
     from cached_ds.ranks.discovery import RankInfo
@@ -90,10 +92,14 @@ def work(argv: Sequence[str]) -> None:
 
 
 def metrics_for(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> SummaryMetrics | None:
-    """ROUGE of generated summaries; None if no summaries are generated."""
+    """Scores of generated summaries; None if no summaries are generated."""
     if not arguments.training.predict_with_generate:
         return None
-    return SummaryMetrics(tokenizer, rouge_tokenizer=arguments.model.rouge_tokenizer, facts=arguments.data.is_keyfacts)
+    model, scorers = arguments.model, list[Scorer]()
+    scorers.append(Rouge(tokenizer=model.rouge_tokenizer, sentences=model.rouge_sentences))
+    if model.bertscore_model is not None:
+        scorers.append(BertScore(model.bertscore_model, num_layers=model.bertscore_num_layers))
+    return SummaryMetrics(tokenizer, scorers=scorers, facts=arguments.data.is_keyfacts)
 
 
 @contextmanager
@@ -114,7 +120,7 @@ def run(trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments
         train(trainer, splits["train"], checkpoint=checkpoint)
     if training.do_eval:
         metrics = trainer.evaluate(metric_key_prefix="eval") | {"eval_samples": len(splits["validation"])}
-        save_metrics(trainer, "eval", metrics | named(arguments))
+        save_metrics(trainer, "eval", metrics | named(trainer))
     if training.do_predict:
         predict(trainer, splits["test"], arguments)
     if training.do_train and trainer.is_world_process_zero():
@@ -137,15 +143,16 @@ def train(trainer: CachedSeq2SeqTrainer, documents: Dataset, *, checkpoint: str 
     trainer.save_state()
 
 
-def named(arguments: Arguments) -> dict[str, str]:
-    """What figures of ROUGE depend on; they are written beside it."""
-    return {"rouge_tokenizer": arguments.model.rouge_tokenizer} if arguments.training.predict_with_generate else {}
+def named(trainer: CachedSeq2SeqTrainer) -> dict[str, Any]:
+    """What the scores of summaries depend on; it is written beside them."""
+    metrics = trainer.compute_metrics
+    return metrics.settings if isinstance(metrics, SummaryMetrics) else {}
 
 
 def predict(trainer: CachedSeq2SeqTrainer, documents: Dataset, arguments: Arguments) -> None:
     """Predict the test documents; their summaries, if they are generated, are written, and some are printed."""
     result = trainer.predict(documents, metric_key_prefix="predict")
-    metrics = result.metrics | {"predict_samples": len(documents)} | named(arguments)
+    metrics = result.metrics | {"predict_samples": len(documents)} | named(trainer)
     if isinstance(summaries := trainer.compute_metrics, SummaryMetrics):
         bounds = intervals([one.scores for one in summaries.scored])
         metrics |= {f"predict_{name}": value for name, value in bounds.items()}

@@ -19,7 +19,10 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 from cached_ds.data import DataArguments
 from cached_ds.data.arguments import flag
+from cached_ds.evaluation.bertscore import BERTSCORES
 from cached_ds.evaluation.metrics import metric_names
+from cached_ds.evaluation.rouge import ROUGE_TYPES
+from cached_ds.evaluation.sentences import SENTENCES
 from cached_ds.evaluation.words import TOKENIZERS
 from cached_ds.models.shapes import family_name, is_shape
 from cached_ds.run.flags import normalise, value_of
@@ -47,11 +50,26 @@ class ModelArguments:
         "How ROUGE cuts texts into words: english (rouge-score's own, with stems) or unicode (every script).",
         default="english",
     )
+    rouge_sentences: str = flag(
+        "How ROUGE-Lsum cuts texts into sentences: rule (needs no data) or punkt (NLTK's, if its data is installed).",
+        default="rule",
+    )
+    bertscore_model: str | None = flag(
+        "Also compute BERTScore, by this model: a folder, or a name on the hub. Default: no BERTScore."
+    )
+    bertscore_num_layers: int | None = flag(
+        "The layer of that model whose states are compared. Default: the one that bert-score knows for its name."
+    )
     num_samples: int = flag("Show this many generated summaries at the end.", default=3)
 
     def from_hub(self) -> dict[str, str | None]:
         """What `from_pretrained` has to know of the hub."""
         return {"cache_dir": self.cache_dir, "revision": self.model_revision, "token": self.token}
+
+    @property
+    def score_names(self) -> list[Sequence[str]]:
+        """Of the scorers that are asked for."""
+        return [ROUGE_TYPES, *([BERTSCORES] if self.bertscore_model else [])]
 
     def __post_init__(self) -> None:
         """Refuse arguments that name no model or two, and numbers out of range."""
@@ -59,10 +77,11 @@ class ModelArguments:
             raise ValueError("give either --model_name_or_path (pretrained) or --config_name (random weights)")
         if self.config_name is not None and is_shape(self.config_name):
             family_name(self.config_name)
-        if self.rouge_tokenizer not in TOKENIZERS:
-            raise ValueError(
-                f"--rouge_tokenizer {self.rouge_tokenizer} is refused; allowed is {' or '.join(TOKENIZERS)}"
-            )
+        for name, allowed in (("rouge_tokenizer", TOKENIZERS), ("rouge_sentences", SENTENCES)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"--{name} {getattr(self, name)} is refused; allowed is {' or '.join(allowed)}")
+        if self.bertscore_num_layers is not None and self.bertscore_model is None:
+            raise ValueError("--bertscore_num_layers needs --bertscore_model, whose layer it is")
         for name, value, low in (
             ("vocab_size", self.vocab_size, 300),
             ("num_beams", 1 if self.num_beams is None else self.num_beams, 1),
@@ -139,7 +158,9 @@ def parse(argv: Sequence[str]) -> Arguments:
     check_flags(vars(_parser().parse_args(flags)))
     model, data, cached, training = _made(flags)
     check_training(training)
-    check_metric(training, metric_names(facts=data.is_keyfacts) if training.predict_with_generate else [])
+    check_metric(
+        training, metric_names(model.score_names, facts=data.is_keyfacts) if training.predict_with_generate else []
+    )
     training.prediction_loss_only |= not training.predict_with_generate  # nobody reads all documents' logits
     training.generation_num_beams = model.num_beams or training.generation_num_beams
     training.generation_max_length = (

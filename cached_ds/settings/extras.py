@@ -18,6 +18,8 @@ EXTRA_OF = {
     "rouge_score": "train",
     "mpi4py": "mpi",
     "matplotlib": "plots",
+    "nltk": "train",
+    "bert_score": "bertscore",
     "pypdf": "documents",
     "inscriptis": "documents",
 }

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import nltk
 import numpy as np
 import pytest
 from rouge_score import rouge_scorer, scoring
 from transformers import AutoTokenizer, EvalPrediction
 
-from cached_ds.evaluation.metrics import (
-    ROUGE_TYPES,
-    SummaryMetrics,
-    intervals,
-    metric_names,
-    one_sentence_a_line,
-    rouge,
-)
+from cached_ds.evaluation.metrics import SummaryMetrics, intervals, metric_names
+from cached_ds.evaluation.rouge import ROUGE_TYPES, Rouge, rouge
+from cached_ds.evaluation.sentences import by_rule
 from cached_ds.evaluation.words import UnicodeWords
 from lab import workshop
 
@@ -40,8 +36,20 @@ def test_lsum_sees_sentences():
 
 
 def test_sentences_stand_on_lines():
-    assert one_sentence_a_line(" One. Two?  Three! 3.5 is no end ") == "One.\nTwo?\nThree!\n3.5 is no end"
-    assert one_sentence_a_line("流。轻。") == "流。\n轻。"
+    assert by_rule(" One. Two?  Three! 3.5 is no end ") == ["One.", "Two?", "Three!", "3.5 is no end"]
+    assert by_rule("流。轻。") == ["流。", "轻。"]
+
+
+def test_sentences_by_punkt(monkeypatch):
+    """Where NLTK has no data, before anything is scored; where it has, its sentences are those of Lsum."""
+    monkeypatch.setattr(nltk.data, "path", [])
+    nltk.tokenize._get_punkt_tokenizer.cache_clear()
+    with pytest.raises(ValueError, match="--rouge_sentences punkt is refused: NLTK has no data for it here"):
+        Rouge(sentences="punkt")
+    monkeypatch.setattr(nltk, "sent_tokenize", lambda text: text.split(" / "))
+    scores = rouge(["b b b / a a a"], ["a a a / b b b"], sentences="punkt")
+    assert scores["rougeLsum"] == pytest.approx(100)
+    assert scores["rougeL"] < 99
 
 
 @pytest.mark.parametrize(
@@ -75,7 +83,7 @@ def test_padding_does_not_count(tmp_path):
     padded = np.array([[*words, tokenizer.pad_token_id, -100]])
     scores = SummaryMetrics(tokenizer)(EvalPrediction(predictions=padded, label_ids=padded))
     assert scores["rouge1"] == 100 and scores["gen_len"] == len(words)
-    assert list(scores) == metric_names(facts=False)
+    assert list(scores) == metric_names([ROUGE_TYPES], facts=False)
 
 
 def test_facts_are_counted_where_they_stand(tmp_path):
@@ -83,7 +91,7 @@ def test_facts_are_counted_where_they_stand(tmp_path):
     found, wanted = (np.array([tokenizer(text)["input_ids"]]) for text in ("word1 word2 word3", "word1 word5 word3"))
     scores = SummaryMetrics(tokenizer, facts=True)(EvalPrediction(predictions=found, label_ids=wanted))
     assert scores["facts"] == pytest.approx(200 / 3, abs=1e-3)
-    assert list(scores) == metric_names(facts=True)
+    assert list(scores) == metric_names([ROUGE_TYPES], facts=True)
 
 
 def test_intervals_hold_the_mean_and_narrow_with_the_documents():

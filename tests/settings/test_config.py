@@ -21,6 +21,7 @@ def test_defaults_are_the_papers():
         "windows_per_pass": None,
         "recompute": "all",
         "memory_budget": None,
+        "sampled_windows": None,
         "compile": False,
         "stream_cross_attention": True,
         "cross_cache": "kv",
