@@ -37,6 +37,7 @@ try:
     from cached_ds.run.arguments import Arguments, parse
     from cached_ds.run.build import build_data, build_model, check_targets
     from cached_ds.run.flags import without_local_rank
+    from cached_ds.run.generation_settings import generation_settings
     from cached_ds.run.recipe import located
     from cached_ds.run.training_checks import check_deepspeed_steps, check_optimizer
     from cached_ds.training import checkpoints
@@ -110,11 +111,14 @@ def user_errors(info: RankInfo | None, argv: Sequence[str]) -> Iterator[None]:
 def run(trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments, *, checkpoint: str | None) -> None:
     """Do what `--do_train`, `--do_eval` and `--do_predict` ask for, and write the files of each."""
     training = arguments.training
+    if training.predict_with_generate and trainer.is_world_process_zero():
+        settings = generation_settings(trainer.model, training).items()
+        print("generation:", ", ".join(f"{name.removeprefix('generation_')} {value}" for name, value in settings))
     if training.do_train:
         train(trainer, splits["train"], checkpoint=checkpoint)
     if training.do_eval:
         metrics = trainer.evaluate(metric_key_prefix="eval") | {"eval_samples": len(splits["validation"])}
-        save_metrics(trainer, "eval", metrics | named(arguments))
+        save_metrics(trainer, "eval", metrics | named(trainer, arguments))
     if training.do_predict:
         predict(trainer, splits["test"], arguments)
     if training.do_train and trainer.is_world_process_zero():
@@ -137,15 +141,18 @@ def train(trainer: CachedSeq2SeqTrainer, documents: Dataset, *, checkpoint: str 
     trainer.save_state()
 
 
-def named(arguments: Arguments) -> dict[str, str]:
+def named(trainer: CachedSeq2SeqTrainer, arguments: Arguments) -> dict[str, Any]:
     """What figures of ROUGE depend on; they are written beside it."""
-    return {"rouge_tokenizer": arguments.model.rouge_tokenizer} if arguments.training.predict_with_generate else {}
+    if not arguments.training.predict_with_generate:
+        return {}
+    generation = generation_settings(trainer.model, arguments.training)
+    return {"rouge_tokenizer": arguments.model.rouge_tokenizer} | generation
 
 
 def predict(trainer: CachedSeq2SeqTrainer, documents: Dataset, arguments: Arguments) -> None:
     """Predict the test documents; their summaries, if they are generated, are written, and some are printed."""
     result = trainer.predict(documents, metric_key_prefix="predict")
-    metrics = result.metrics | {"predict_samples": len(documents)} | named(arguments)
+    metrics = result.metrics | {"predict_samples": len(documents)} | named(trainer, arguments)
     if isinstance(summaries := trainer.compute_metrics, SummaryMetrics):
         bounds = intervals([one.scores for one in summaries.scored])
         metrics |= {f"predict_{name}": value for name, value in bounds.items()}
