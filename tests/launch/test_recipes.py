@@ -10,7 +10,7 @@ import json
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import BartConfig, BartForConditionalGeneration
+from transformers import AutoModelForSeq2SeqLM
 
 from cached_ds.data import train_tokenizer
 from cached_ds.run.arguments import parse
@@ -40,35 +40,56 @@ ROWS = {
     "booksum": ({"text": text(1500), "summary": SUMMARY}, [text(1500)]),
     "booksum-copy": ({"text": text(1500), "summary": [{"source": "s", "text": SUMMARY}]}, [text(1500)]),
 }
+POSITIONS = {
+    "bart": {"max_position_embeddings": 1024},
+    "led": {
+        "max_encoder_position_embeddings": 2048,
+        "max_decoder_position_embeddings": 1024,
+        "attention_window": [64] * 2,
+    },
+}
+# Recipe -> another model, and the flags that the recipe names for it.
+OTHERS = {
+    "booksum": ("led", ["--window", "2048"]),
+    "summscreen_fd": ("t5", ["--window", "512", "--source_prefix", "a "]),
+}
 COPY = {"booksum-copy": ["--summary_column", "summary[0].text", "--dataset_config_name", "books"]}
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    """A tiny BART with as many positions as bart-large-cnn has, which ends its summaries as soon as it may."""
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = train_tokenizer([" ".join(WORDS)], vocab_size=100, model_type="bart", word_level=True)
-    torch.manual_seed(0)
-    sizes = tiny.bart_like(0.1) | {"vocab_size": len(tokenizer), "max_position_embeddings": 1024}
-    model = BartForConditionalGeneration(BartConfig(**sizes))
-    model.final_logits_bias[0, tiny.EOS] = 30
-    model.generation_config.update(num_beams=4, min_length=MIN_LENGTH, no_repeat_ngram_size=3)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+def models(tmp_path_factory):
+    """Folders of tiny models by family; they generate as bart-large-cnn does, and soon come to an end."""
+    folders = {}
+    for family in ("bart", "led", "t5"):
+        folders[family] = tmp_path_factory.mktemp(family)
+        tokenizer = train_tokenizer([" ".join(WORDS)], vocab_size=100, model_type=family, word_level=True)
+        torch.manual_seed(0)
+        config = tiny.make_config(family, 0.1)
+        ids = {f"{token}_token_id": getattr(tokenizer, f"{token}_token_id") for token in ("pad", "eos")}
+        config.update(ids | POSITIONS.get(family, {}) | {"vocab_size": len(tokenizer)})
+        model = AutoModelForSeq2SeqLM.from_config(config)
+        ends = {"exponential_decay_length_penalty": (MIN_LENGTH, 100.0)}
+        model.generation_config.update(num_beams=4, min_length=MIN_LENGTH, no_repeat_ngram_size=3, **ends)
+        model.save_pretrained(folders[family])
+        tokenizer.save_pretrained(folders[family])
+    return folders
 
 
 @pytest.fixture
-def command(tmp_path, model_folder):
-    """The command line of a recipe on a saved data set of two rows."""
+def command(tmp_path, models):
+    """The command line of a recipe, for a family, on a saved data set of two rows."""
 
-    def make(name):
+    def make(name, family="bart", more=()):
         row, _ = ROWS[name]
         splits = dict.fromkeys(("train", "validation", "test"), Dataset.from_list([row] * 2))
         DatasetDict(splits).save_to_disk(tmp_path / "data")
-        places = {"model_name_or_path": model_folder, "dataset_name": tmp_path / "data", "output_dir": tmp_path / "out"}
+        places = {
+            "model_name_or_path": models[family],
+            "dataset_name": tmp_path / "data",
+            "output_dir": tmp_path / "out",
+        }
         given = [str(word) for flag, value in (places | STEPS).items() for word in (f"--{flag}", value)]
-        return [str(RECIPES[name.removesuffix("-copy")]), *given, *COPY.get(name, [])]
+        return [str(RECIPES[name.removesuffix("-copy")]), *given, *COPY.get(name, []), *more]
 
     return make
 
@@ -88,7 +109,7 @@ def test_every_recipe_has_its_data_set():
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.usefixtures("in_process")
 def test_a_recipe_trains_validates_predicts_and_says_how(name, command, tmp_path, capsys):
-    training.run(command(name))
+    training.run(command(name, *OTHERS.get(name, ())))
     assert f"generation: num_beams 1, max_length 1024, min_length {MIN_LENGTH}, no_repeat_ng" in capsys.readouterr().out
     results = {split: json.loads((tmp_path / f"out/{split}_results.json").read_text()) for split in ("eval", "predict")}
     for split, found in results.items():
