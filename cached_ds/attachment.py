@@ -28,7 +28,7 @@ from cached_ds.decoder.chunked_loss import attach_loss, detach_loss
 from cached_ds.decoder.cross_attention import attach_streaming, detach_streaming
 from cached_ds.decoder.generation import attach_generation, detach_generation
 from cached_ds.encoder.layered import Layered, attach_layers, detach_layers
-from cached_ds.encoder.state import LENGTHS, AttachedState, ModelCall
+from cached_ds.encoder.state import LENGTHS, AttachedState, ModelCall, given_lengths
 from cached_ds.encoder.windowed import Windowed
 from cached_ds.models.class_swap import base_of, remove_hook, swapped_class
 from cached_ds.models.families import check_settings, family_of
@@ -180,8 +180,9 @@ def _check_attachable(encoder: nn.Module) -> None:
 @torch.compiler.disable  # see docs/design.md, "Compiled models"
 def _begin_call(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Forward pre-hook: begin a `ModelCall`, with the lengths that were given if this call runs the encoder."""
-    lengths = {name: kwargs.pop(name) for name in LENGTHS if name in kwargs}
-    lengths = {name: value for name, value in lengths.items() if value is not None}
+    lengths = given_lengths(kwargs)
+    for name in LENGTHS:
+        kwargs.pop(name, None)
     runs_encoder = kwargs.get("encoder_outputs") is None  # `generate` has run it already
     learns = any(parameter.requires_grad for parameter in model.parameters())
     windowed_encoder(model)._cached_ds.call = ModelCall(lengths=lengths if runs_encoder else {}, learns=learns)

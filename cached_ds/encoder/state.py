@@ -20,6 +20,11 @@ from cached_ds.settings.config import CachedConfig
 LENGTHS = ("prefix_lengths", "segment_lengths")
 
 
+def given_lengths(arguments: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    """Those of `LENGTHS` that are among the keyword arguments of a call, and not None."""
+    return {name: value for name in LENGTHS if (value := arguments.get(name)) is not None}
+
+
 @dataclass
 class ModelCall:
     """One call of the model (or of the encoder alone); each call begins a new one.

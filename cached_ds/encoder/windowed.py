@@ -29,7 +29,7 @@ from transformers import PretrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
 from cached_ds.encoder.guards import check_gathered, refuse_sequence_parallelism
-from cached_ds.encoder.state import LENGTHS, AttachedState
+from cached_ds.encoder.state import LENGTHS, AttachedState, given_lengths
 from cached_ds.models.class_swap import Swapped, base_of
 from cached_ds.models.families import Family
 from cached_ds.planning.compiled import run_compiled
@@ -75,10 +75,7 @@ class Windowed(Swapped):
         state = self._cached_ds
         kwargs |= self._named(others)
         ids = _check_inputs(state.family, input_ids, attention_mask, kwargs)
-        lengths = {
-            **state.call.take_lengths(),
-            **{name: kwargs[name] for name in LENGTHS if kwargs.get(name) is not None},
-        }
+        lengths = {**state.call.take_lengths(), **given_lengths(kwargs)}
         anchor = torch.zeros((), device=ids.device, requires_grad=torch.is_grad_enabled() and state.call.learns)
         given = (ids, attention_mask, *map(lengths.get, LENGTHS), kwargs.get("global_attention_mask"))
         states = super().__call__(*given, anchor)

@@ -48,6 +48,8 @@ def build_data(arguments: Arguments) -> tuple[DatasetDict, PreTrainedTokenizerBa
     for split, flag in WANTED_SPLITS.items():
         if getattr(arguments.training, flag) and split not in texts:
             raise ValueError(f"--{flag} needs {split} documents; give --{split}_file, or a data set with that split")
+        if getattr(arguments.training, flag) and not len(texts[split]):
+            raise ValueError(f"--{flag} needs {split} documents; every row lacks a text in the columns that are read")
     tokenizer = build_tokenizer(arguments, texts)
     with arguments.training.main_process_first(desc="tokenizing the documents"):
         splits = tokenize_splits(texts, tokenizer=tokenizer, arguments=arguments.data)

@@ -88,12 +88,6 @@ def test_what_is_no_text_is_refused(serve: Any, cell: Any) -> None:
         load_splits(DataArguments(dataset_name="some/set"))
 
 
-def test_a_data_set_without_any_text_is_refused(serve: Any) -> None:
-    serve([{"text": ["a"], "summary": "b"}])
-    with pytest.raises(ValueError, match=r"some/set, train: in each of the 1 rows a text is missing"):
-        load_splits(DataArguments(dataset_name="some/set", text_column="text[1]"))
-
-
 def test_a_folder_that_save_to_disk_wrote_is_loaded(tmp_path: Path) -> None:
     rows = Dataset.from_list([{"text": "a", "summary": "b"}])
     rows.save_to_disk(tmp_path / "one")

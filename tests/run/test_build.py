@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer, BartTokenizer, Seq2SeqTrainingArguments
 from transformers.utils import is_bitsandbytes_available
 
@@ -70,6 +70,13 @@ def test_a_prefix_that_leaves_no_room_is_refused_by_file_and_line(narrow, tmp_pa
     message = r"train.jsonl, line 3: a prefix of 14 tokens leaves no room in a window of 16, of which .* take 2"
     with pytest.raises(ValueError, match=message):
         build_data(parse([*narrow, "--prefix_column", "q"]))
+
+
+def test_a_data_set_whose_rows_all_lack_a_text_is_refused(narrow, tmp_path):
+    DatasetDict({"train": Dataset.from_list([{"text": ["one"], "summary": "two"}])}).save_to_disk(tmp_path / "saved")
+    saved = ["--dataset_name", str(tmp_path / "saved"), "--text_column", "text[1]", "--do_train"]
+    with pytest.raises(ValueError, match="--do_train needs train documents; every row lacks a text in the columns"):
+        build_data(parse([*narrow[:2], *narrow[4:], *saved]))
 
 
 def test_segments_need_framed_windows(narrow, tmp_path):

@@ -109,10 +109,6 @@ def _read(row: dict[str, Any], number: int, *, columns: Columns, where: str) -> 
 
 def _drop_empty(rows: Any, where: str) -> Any:
     full = rows.filter(_has_summary, input_columns=["summary"], batch_size=_BATCH, writer_batch_size=_BATCH)
-    if not len(full):
-        raise ValueError(
-            f"{where}: in each of the {len(rows)} rows a text is missing; look at the columns that are read"
-        )
     if len(full) < len(rows):
         logger.warning("%s: left out %d rows in which a text is missing", where, len(rows) - len(full))
     return full
