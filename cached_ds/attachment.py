@@ -3,8 +3,8 @@
 `attach` changes nine things, all undone by `detach` (tests/encoder/test_attachment.py compares before and after):
   1. the class of the encoder instance (windowed.py, layered.py);
   2. an attribute `_cached_ds` on encoder and decoder (state.py);
-  3. a forward pre-hook on the model, which begins a call: it takes `prefix_lengths` out of the keyword arguments for
-     the encoder (Hugging Face models would pass it on to the decoder too, or drop it);
+  3. a forward pre-hook on the model, which begins a call: it takes `prefix_lengths` and `segment_lengths` out of the
+     keyword arguments for the encoder (Hugging Face models would pass them on to the decoder too, or drop them);
   4. `accepts_loss_kwargs = False`, which tells transformers' Trainer that the loss is a mean over the batch. From the
      `**kwargs` of the models' forward the Trainer would conclude the contrary, skip the division by the accumulation
      steps and multiply the loss by the world size (transformers 5.23);
@@ -28,7 +28,7 @@ from cached_ds.decoder.chunked_loss import attach_loss, detach_loss
 from cached_ds.decoder.cross_attention import attach_streaming, detach_streaming
 from cached_ds.decoder.generation import attach_generation, detach_generation
 from cached_ds.encoder.layered import Layered, attach_layers, detach_layers
-from cached_ds.encoder.state import AttachedState, ModelCall
+from cached_ds.encoder.state import LENGTHS, AttachedState, ModelCall, given_lengths
 from cached_ds.encoder.windowed import Windowed
 from cached_ds.models.class_swap import base_of, remove_hook, swapped_class
 from cached_ds.models.families import check_settings, family_of
@@ -47,7 +47,8 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
     Call it before the model is wrapped or sharded (DDP, FSDP2, ZeRO); a PEFT model is fine. `detach` undoes it.
 
     The model then also takes `prefix_lengths` [B]: the number of tokens, after the special tokens at a document's
-    beginning, that every window repeats, such as those of a query.
+    beginning, that every window repeats, such as those of a query. And `segment_lengths` [B, S], padded with 0: the
+    numbers of tokens of the segments that make up the content, such as scenes; each begins a window of its own.
 
     A call in training mode with `labels=` computes the loss in chunks of target positions; `output.logits` is None. In
     evaluation, under `torch.no_grad()` or with an adapter on the head, loss and logits are Hugging Face's own.
@@ -178,9 +179,11 @@ def _check_attachable(encoder: nn.Module) -> None:
 
 @torch.compiler.disable  # see docs/design.md, "Compiled models"
 def _begin_call(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Forward pre-hook: begin a `ModelCall`, with `prefix_lengths` [B] if this call runs the encoder."""
-    prefix = kwargs.pop("prefix_lengths", None)
+    """Forward pre-hook: begin a `ModelCall`, with the lengths that were given if this call runs the encoder."""
+    lengths = given_lengths(kwargs)
+    for name in LENGTHS:
+        kwargs.pop(name, None)
     runs_encoder = kwargs.get("encoder_outputs") is None  # `generate` has run it already
     learns = any(parameter.requires_grad for parameter in model.parameters())
-    windowed_encoder(model)._cached_ds.call = ModelCall(prefix_lengths=prefix if runs_encoder else None, learns=learns)
+    windowed_encoder(model)._cached_ds.call = ModelCall(lengths=lengths if runs_encoder else {}, learns=learns)
     return args, kwargs

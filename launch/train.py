@@ -39,6 +39,7 @@ try:
     from cached_ds.run.arguments import Arguments, parse
     from cached_ds.run.build import build_data, build_model, check_targets
     from cached_ds.run.flags import without_local_rank
+    from cached_ds.run.generation_settings import generation_settings
     from cached_ds.run.recipe import located
     from cached_ds.run.training_checks import check_deepspeed_steps, check_optimizer
     from cached_ds.training import checkpoints
@@ -116,6 +117,9 @@ def user_errors(info: RankInfo | None, argv: Sequence[str]) -> Iterator[None]:
 def run(trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments, *, checkpoint: str | None) -> None:
     """Do what `--do_train`, `--do_eval` and `--do_predict` ask for, and write the files of each."""
     training = arguments.training
+    if training.predict_with_generate and trainer.is_world_process_zero():
+        settings = generation_settings(trainer.model, training).items()
+        print("generation:", ", ".join(f"{name.removeprefix('generation_')} {value}" for name, value in settings))
     if training.do_train:
         train(trainer, splits["train"], checkpoint=checkpoint)
     if training.do_eval:
@@ -145,8 +149,9 @@ def train(trainer: CachedSeq2SeqTrainer, documents: Dataset, *, checkpoint: str 
 
 def named(trainer: CachedSeq2SeqTrainer) -> dict[str, Any]:
     """What the scores of summaries depend on; it is written beside them."""
-    metrics = trainer.compute_metrics
-    return metrics.settings if isinstance(metrics, SummaryMetrics) else {}
+    if not isinstance(metrics := trainer.compute_metrics, SummaryMetrics):
+        return {}
+    return metrics.settings | generation_settings(trainer.model, trainer.args)
 
 
 def predict(trainer: CachedSeq2SeqTrainer, documents: Dataset, arguments: Arguments) -> None:

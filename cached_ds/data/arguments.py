@@ -19,6 +19,7 @@ _COUNTS = (
     "preprocessing_num_workers",
     "pad_to_multiple_of",
 )
+TEXT_LISTS = ("join", "windows")
 
 
 def flag(description: str, *, default: Any = None) -> Any:
@@ -43,12 +44,29 @@ class DataArguments:
     train_file: str | None = flag("Training documents: a JSON Lines (.json, .jsonl), CSV or Parquet file.")
     validation_file: str | None = flag("Validation documents: a JSON Lines (.json, .jsonl), CSV or Parquet file.")
     test_file: str | None = flag("Test documents: a JSON Lines (.json, .jsonl), CSV or Parquet file.")
-    text_column: str | None = flag("The column with the documents. Default: the one whose name says so, such as text.")
+    text_column: str | None = flag(
+        "The column with the documents, or a path into one, such as book[0].text. Default: the one whose name says so, "
+        "such as text."
+    )
     summary_column: str | None = flag(
-        "The column with the summaries. Default: the one whose name says so, such as summary."
+        "The column with the summaries, or a path into one, such as Recap[0]. Default: the one whose name says so, "
+        "such as summary."
+    )
+    text_lists: str | None = flag(
+        "How a document that is a list of texts is read: join (with a blank between them) or windows (each text begins "
+        "a window). Default: lists are refused."
     )
     source_prefix: str | None = flag("A prefix for every document, repeated in front of every window.")
-    prefix_column: str | None = flag("The column with each document's own prefix, such as the query of QMSum.")
+    prefix_column: str | None = flag("The column with each document's own prefix, such as a query.")
+    prefix_separator: str | None = flag(
+        "Where a document's prefix stands in the same column: what comes before this text, such as </s> in QMSum; a "
+        "<s> at the very beginning is dropped."
+    )
+    keep_prefix: bool = flag(
+        "Keep the states of the prefix in every window, as the published code does, and not once. Windows must not "
+        "overlap.",
+        default=False,
+    )
     lang: str | None = flag("The language of documents and summaries, for a tokenizer of several, such as mBART's.")
     source_lang: str | None = flag("The language of the documents, where the summaries' is another.")
     target_lang: str | None = flag("The language of the summaries, where the documents' is another.")
@@ -123,10 +141,18 @@ class DataArguments:
             raise ValueError("source_lang and target_lang: give both, or lang where they are the same")
 
     def _check_columns(self) -> None:
-        if self.source_prefix is not None and self.prefix_column is not None:
+        names = ("source_prefix", "prefix_column", "prefix_separator")
+        prefixes = [f"{name}={value!r}" for name in names if (value := getattr(self, name)) is not None]
+        if len(prefixes) > 1:
+            raise ValueError(f"{' together with '.join(prefixes)}: a document has one prefix, give one of them")
+        if self.prefix_separator == "":
+            raise ValueError("prefix_separator='' is refused; allowed is text that ends the prefix, such as </s>")
+        if self.text_lists is not None and self.text_lists not in TEXT_LISTS:
+            raise ValueError(f"text_lists={self.text_lists!r} is refused; allowed is {' or '.join(TEXT_LISTS)}")
+        if self.text_lists == "windows" and self.prefix_separator is not None:
             raise ValueError(
-                f"source_prefix={self.source_prefix!r} together with prefix_column={self.prefix_column!r}: "
-                "a document has one prefix, give one of the two"
+                f"text_lists='windows' together with {prefixes[0]}: the prefix is looked for in one text; give "
+                "--text_lists join, or --prefix_column"
             )
         if self.text_column is not None and self.text_column == self.summary_column:
             raise ValueError(

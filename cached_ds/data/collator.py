@@ -1,8 +1,8 @@
 """Collator: batches of whole documents, padded to the longest of the batch.
 
-B documents, L source length, T target length: `input_ids` and `attention_mask` [B, L], `labels` and `decoder_input_ids`
-[B, T], `prefix_lengths` [B]. Documents are padded on the tokenizer's side, summaries always on the right, where the
-decoder's shifted inputs need it.
+B documents, L source length, T target length, S segments: `input_ids` and `attention_mask` [B, L], `labels` and
+`decoder_input_ids` [B, T], `prefix_lengths` [B], `segment_lengths` [B, S]. Documents are padded on the tokenizer's
+side, summaries always on the right, where the decoder's shifted inputs need it.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class WholeDocumentCollator:
         }
         if "prefix_length" in features[0]:
             batch["prefix_lengths"] = LongTensor([feature["prefix_length"] for feature in features])
+        if "segment_lengths" in features[0]:
+            batch["segment_lengths"] = pad([feature["segment_lengths"] for feature in features], value=0)
         if self.model is not None:
             batch["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
         return batch

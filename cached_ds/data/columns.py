@@ -6,29 +6,17 @@ They are chosen by their names, never by their places: JSON knows no order, and 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from cached_ds.data.arguments import DataArguments
+from cached_ds.data.cells import column_of
+from cached_ds.data.rows import Columns
 
 # Names of columns in the data sets that people train summarization on, in lower case.
 DOCUMENT_NAMES = ("text", "document", "article", "report", "source", "src", "input", "transcript", "dialogue", "scenes",
                   "chapter", "story", "book")  # fmt: skip
 SUMMARY_NAMES = ("summary", "highlights", "abstract", "target", "tgt", "output", "recap", "summary_text", "gist")
 KNOWN_NAMES = (*DOCUMENT_NAMES, *SUMMARY_NAMES)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """The names of the columns in use, by their role."""
-
-    text: str
-    summary: str
-    prefix: str | None = None
-
-    def roles(self) -> dict[str, str]:
-        """The columns in use, by role: text, summary and, if there is one, prefix."""
-        roles = {"text": self.text, "summary": self.summary, "prefix": self.prefix}
-        return {role: column for role, column in roles.items() if column is not None}
 
 
 def choose_columns(
@@ -50,10 +38,12 @@ def choose_columns(
     """
     text = arguments.text_column or (known.text if known else None)
     summary = arguments.summary_column or (known.summary if known else None)
-    for role, column in (("text", text), ("summary", summary), ("prefix", arguments.prefix_column)):
-        if column is not None and column not in available:
-            raise ValueError(f"{where}: no column {column!r} for the {role}; the columns are {_listed(available)}")
-    free = [name for name in available if name not in (text, summary, arguments.prefix_column)]
+    given = {"text": text, "summary": summary, "prefix": arguments.prefix_column}
+    taken = {role: column_of(path, available) for role, path in given.items() if path is not None}
+    for role, column in taken.items():
+        if column is None:
+            raise ValueError(f"{where}: no column {given[role]!r} for the {role}; the columns are {_listed(available)}")
+    free = [name for name in available if name not in taken.values()]
     text = text or _named(DOCUMENT_NAMES, free)
     summary = summary or _named(SUMMARY_NAMES, free)
     left = [name for name in free if name not in (text, summary)]
@@ -61,11 +51,24 @@ def choose_columns(
         text, summary = text or left[0], summary or left[0]
     if text is not None and text == summary:
         raise ValueError(f"{where}: column {text!r} is both document and summary; give --summary_column")
-    return Columns(
-        text=text or _refuse_choice("text", [name for name in free if name != summary], where),
-        summary=summary or _refuse_choice("summary", [name for name in free if name != text], where),
-        prefix=arguments.prefix_column,
+    return _with_flags(
+        Columns(
+            text=text or _refuse_choice("text", [name for name in free if name != summary], where),
+            summary=summary or _refuse_choice("summary", [name for name in free if name != text], where),
+        ),
+        arguments,
+        known,
     )
+
+
+def _with_flags(columns: Columns, arguments: DataArguments, known: Columns | None) -> Columns:
+    """The columns with what the flags say of lists and prefixes, or else what is known of the document's column."""
+    lists, separator = arguments.text_lists, arguments.prefix_separator
+    if known is not None and columns.text == known.text:
+        lists = lists or known.text_lists
+        if arguments.source_prefix is None and arguments.prefix_column is None:
+            separator = separator or known.prefix_separator
+    return replace(columns, prefix=arguments.prefix_column, text_lists=lists, prefix_separator=separator)
 
 
 def document_column(available: Sequence[str], *, where: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, List, Value
@@ -16,7 +18,9 @@ _BATCH = 16
 def tokenize_splits(
     splits: DatasetDict, *, tokenizer: PreTrainedTokenizerBase, arguments: DataArguments
 ) -> DatasetDict:
-    """Tokenize every split into the columns `input_ids`, `labels`, `length` and, with prefixes, `prefix_length`.
+    """Tokenize every split into the columns `input_ids`, `labels` and `length`.
+
+    Documents with prefixes also get `prefix_length`, those that are lists of texts `segment_lengths`.
 
     Args:
         splits: splits with the columns text, summary and perhaps prefix, as `load_splits` returns them.
@@ -54,7 +58,7 @@ def _tokenize_split(rows: Any, split: str, tokenizer: PreTrainedTokenizerBase, a
         batch_size=_BATCH,
         writer_batch_size=_BATCH,
         remove_columns=rows.column_names,
-        features=_features(has_prefix),
+        features=_features(has_prefix, isinstance(rows.features["text"], List)),
         num_proc=workers if workers > 1 else None,
         load_from_cache_file=not arguments.overwrite_cache,
         fn_kwargs={
@@ -67,25 +71,28 @@ def _tokenize_split(rows: Any, split: str, tokenizer: PreTrainedTokenizerBase, a
     )
 
 
-def _features(has_prefix: bool) -> Features:
-    columns = {"input_ids": List(Value("int32")), "labels": List(Value("int32")), "length": Value("int64")}
-    return Features(columns | ({"prefix_length": Value("int64")} if has_prefix else {}))
+def _features(has_prefix: bool, has_segments: bool) -> Features:
+    ids, number = List(Value("int32")), Value("int64")
+    columns = {"input_ids": ids, "labels": ids, "length": number}
+    columns |= {"prefix_length": number} if has_prefix else {}
+    return Features(columns | ({"segment_lengths": ids} if has_segments else {}))
 
 
 def _tokenize_batch(
-    batch: dict[str, list[str]],
+    batch: dict[str, list[Any]],
     *,
     tokenizer: PreTrainedTokenizerBase,
     source_prefix: str | None,
     max_source_length: int | None,
     max_target_length: int,
 ) -> dict[str, list[Any]]:
-    contents = ids_of(tokenizer, batch["text"])
-    prefixes = _prefixes(batch, tokenizer, source_prefix)
+    segments = _segments(batch["text"], tokenizer)
+    given = _prefixes(batch, tokenizer, source_prefix)
+    prefixes = given or [[]] * len(segments)
     source, target = Frame.of(tokenizer), Frame.of(tokenizer, target=True)
     documents = [
-        source.around(content, prefix=prefix, max_length=max_source_length)
-        for content, prefix in zip(contents, prefixes or [[]] * len(contents), strict=True)
+        source.around(list(itertools.chain(*own)), prefix=prefix, max_length=max_source_length)
+        for own, prefix in zip(segments, prefixes, strict=True)
     ]
     summaries = ids_of(tokenizer, batch["summary"], target=True)
     columns: dict[str, list[Any]] = {
@@ -93,13 +100,29 @@ def _tokenize_batch(
         "labels": [target.around(summary, max_length=max_target_length) for summary in summaries],
         "length": [len(document) for document in documents],
     }
-    if prefixes is not None:
+    if given is not None:
         columns["prefix_length"] = [len(prefix) for prefix in prefixes]
+    if isinstance(batch["text"][0], list):
+        contents = [len(ids) - source.size - len(prefix) for ids, prefix in zip(documents, prefixes, strict=True)]
+        columns["segment_lengths"] = [_cut_lengths(*pair) for pair in zip(segments, contents, strict=True)]
     return columns
 
 
+def _segments(texts: list[str] | list[list[str]], tokenizer: PreTrainedTokenizerBase) -> list[list[list[int]]]:
+    """The ids of each document, text by text."""
+    parts = [[text] if isinstance(text, str) else text for text in texts]
+    ids = iter(ids_of(tokenizer, list(itertools.chain(*parts))))
+    return [[next(ids) for _ in own] for own in parts]
+
+
+def _cut_lengths(segments: Sequence[list[int]], content: int) -> list[int]:
+    """The lengths of the segments within the first `content` tokens."""
+    ends = [min(end, content) for end in itertools.accumulate(map(len, segments))]
+    return [end - start for start, end in itertools.pairwise([0, *ends]) if end > start]
+
+
 def _prefixes(
-    batch: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase, source_prefix: str | None
+    batch: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase, source_prefix: str | None
 ) -> list[list[int]] | None:
     if source_prefix is not None:
         return ids_of(tokenizer, [source_prefix]) * len(batch["text"])

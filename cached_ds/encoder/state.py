@@ -6,6 +6,7 @@ batches (`Budget`), the model call under way (`ModelCall`), and counters.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -15,26 +16,34 @@ from cached_ds.planning.budget import Budget
 from cached_ds.replay.window_batch import WindowBatch
 from cached_ds.settings.config import CachedConfig
 
+# Arguments of the model that are the encoder's alone: what of a document is repeated, and where windows begin.
+LENGTHS = ("prefix_lengths", "segment_lengths")
+
+
+def given_lengths(arguments: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    """Those of `LENGTHS` that are among the keyword arguments of a call, and not None."""
+    return {name: value for name in LENGTHS if (value := arguments.get(name)) is not None}
+
 
 @dataclass
 class ModelCall:
     """One call of the model (or of the encoder alone); each call begins a new one.
 
     Attributes:
-        prefix_lengths: [B], as given to the model; the encoder takes them.
+        lengths: those of `LENGTHS` that were given to the model, [B] and [B, S]; the encoder takes them.
         keep_projections: whether cross-attention is to keep keys and values: the encoder decides, the decoder reads it.
         learns: whether the model has anything trainable; anchors alone would let a frozen one seem to train.
         window_batch: what the encoder's layers replay, under the layer schedule and while the encoder runs.
     """
 
-    prefix_lengths: Tensor | None = None
+    lengths: Mapping[str, Tensor] = field(default_factory=dict)
     keep_projections: bool = False
     learns: bool = True
     window_batch: WindowBatch | None = None
 
-    def take_prefix(self) -> Tensor | None:
-        """Return the prefix lengths and forget them: another call of the encoder has others."""
-        lengths, self.prefix_lengths = self.prefix_lengths, None
+    def take_lengths(self) -> Mapping[str, Tensor]:
+        """Return the lengths and forget them: another call of the encoder has others."""
+        lengths, self.lengths = self.lengths, {}
         return lengths
 
 

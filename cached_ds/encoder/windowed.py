@@ -6,7 +6,7 @@ parameters, state-dict keys and isinstance checks stay as they were.
 Call flow:
     encoder(input_ids=, attention_mask=, ...)        as Hugging Face models and `generate` call it
       -> __call__   keyword arguments in, a ModelOutput out
-      -> nn.Module.__call__(ids, mask, prefix, global mask, anchor)   tensors in, one tensor out
+      -> nn.Module.__call__(ids, mask, prefix, segments, global mask, anchor)   tensors in, one tensor out
       -> forward    hooks of FSDP2 and ZeRO-3 have run: parameters are whole; cut windows, replay them
       -> _encode    one pass of windows through the encoder's own forward
 
@@ -29,7 +29,7 @@ from transformers import PretrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
 from cached_ds.encoder.guards import check_gathered, refuse_sequence_parallelism
-from cached_ds.encoder.state import AttachedState
+from cached_ds.encoder.state import LENGTHS, AttachedState, given_lengths
 from cached_ds.models.class_swap import Swapped, base_of
 from cached_ds.models.families import Family
 from cached_ds.planning.compiled import run_compiled
@@ -65,8 +65,9 @@ class Windowed(Swapped):
             input_ids: [B, L].
             attention_mask: [B, L].
             *others: further arguments of the encoder, by position.
-            **kwargs: further arguments by name, and `prefix_lengths` [B]: how many tokens, after a document's
-                first special tokens, are repeated in every window.
+            **kwargs: further arguments by name; `prefix_lengths` [B]: how many tokens, after a document's first special
+                tokens, are repeated in every window; `segment_lengths` [B, S], padded with 0: how many tokens of the
+                content behind them each segment has, which begins a window of its own.
 
         Raises:
             ValueError: the inputs cannot be cut into windows (inputs_embeds, an empty row, a missing frame, ...).
@@ -75,9 +76,9 @@ class Windowed(Swapped):
         state = self._cached_ds
         kwargs |= self._named(others)
         ids = _check_inputs(state.family, input_ids, attention_mask, kwargs)
-        prefix, of_call = kwargs.get("prefix_lengths"), state.call.take_prefix()
+        lengths = {**state.call.take_lengths(), **given_lengths(kwargs)}
         anchor = torch.zeros((), device=ids.device, requires_grad=torch.is_grad_enabled() and state.call.learns)
-        given = (ids, attention_mask, of_call if prefix is None else prefix, kwargs.get("global_attention_mask"))
+        given = (ids, attention_mask, *map(lengths.get, LENGTHS), kwargs.get("global_attention_mask"))
         states = super().__call__(*given, anchor)
         return (states,) if kwargs.get("return_dict") is False else state.family.output(last_hidden_state=states)
 
@@ -95,6 +96,7 @@ class Windowed(Swapped):
         input_ids: Tensor,
         attention_mask: Tensor | None,
         prefix_lengths: Tensor | None,
+        segment_lengths: Tensor | None,
         global_attention_mask: Tensor | None,
         anchor: Tensor,
     ) -> Tensor:
@@ -102,7 +104,7 @@ class Windowed(Swapped):
         refuse_sequence_parallelism()
         self._check_parameters()
         state, device = self._cached_ds, input_ids.device
-        batch = Batch.on_host(input_ids, attention_mask, prefix_lengths, global_attention_mask)
+        batch = Batch.on_host(input_ids, attention_mask, prefix_lengths, segment_lengths, global_attention_mask)
         cutter = Cutter(state.config, state.family, self.config)
         windows = cutter.windows(batch)
         self._count(windows, batch)

@@ -70,13 +70,13 @@ def _html(path: str) -> str:
 def _json_lines(path: str, column: str | None) -> Iterator[TextDocument]:
     """A document of each line; the first line's names say which column, where none is given."""
     with needed_by("reading JSON Lines"):
+        from cached_ds.data.cells import text_at
         from cached_ds.data.columns import document_column
-        from cached_ds.data.sources.local_files import check_value, read_records
+        from cached_ds.data.sources.local_files import read_records
     for location, record in read_records(Path(path)):
         where = f"{path}, {location}"
         column = column or document_column(list(record), where=where)
-        check_value(record, column, role="text", where=where)
-        yield TextDocument(where, record[column])
+        yield TextDocument(where, text_at(record, column, role="text", where=where))
 
 
 _READERS: dict[str, Callable[[str], str]] = {".pdf": _pdf, ".html": _html, ".htm": _html}

@@ -158,6 +158,8 @@ def parse(argv: Sequence[str]) -> Arguments:
     check_flags(vars(_parser().parse_args(flags)))
     model, data, cached, training = _made(flags)
     check_training(training)
+    if data.keep_prefix and cached.overlap:
+        raise ValueError(f"--overlap {cached.overlap} with --keep_prefix is refused; allowed is 0")
     check_metric(
         training, metric_names(model.score_names, facts=data.is_keyfacts) if training.predict_with_generate else []
     )

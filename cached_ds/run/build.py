@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from cached_ds.attachment import attach
-from cached_ds.data import load_splits, tokenize_splits, train_tokenizer
+from cached_ds.data import keep_prefixes, load_splits, tokenize_splits, train_tokenizer
 from cached_ds.data.sources.local_files import location_of
 from cached_ds.models.families import family_of
 from cached_ds.models.hub import check_source
@@ -39,7 +39,8 @@ def build_data(arguments: Arguments) -> tuple[DatasetDict, PreTrainedTokenizerBa
     """Tokenized splits and their tokenizer; rank 0 prepares and caches them, the others read its cache.
 
     Raises:
-        ValueError: what `check_source` and `load_splits` refuse; a split that is asked for but missing.
+        ValueError: what `check_source`, `load_splits` and `keep_prefixes` refuse; a split that is asked for but
+            missing; segments of documents whose windows have no frame.
     """
     check_sources(arguments.model)
     with arguments.training.main_process_first(desc="loading the documents"):
@@ -47,11 +48,21 @@ def build_data(arguments: Arguments) -> tuple[DatasetDict, PreTrainedTokenizerBa
     for split, flag in WANTED_SPLITS.items():
         if getattr(arguments.training, flag) and split not in texts:
             raise ValueError(f"--{flag} needs {split} documents; give --{split}_file, or a data set with that split")
+        if getattr(arguments.training, flag) and not len(texts[split]):
+            raise ValueError(f"--{flag} needs {split} documents; every row lacks a text in the columns that are read")
     tokenizer = build_tokenizer(arguments, texts)
     with arguments.training.main_process_first(desc="tokenizing the documents"):
         splits = tokenize_splits(texts, tokenizer=tokenizer, arguments=arguments.data)
-    taken = Frame.of(tokenizer).size + 2 * arguments.cached.overlap
-    check_prefixes(splits, arguments.data.files(), window=arguments.cached.window, taken=taken)
+    frame, window = Frame.of(tokenizer), arguments.cached.window
+    check_prefixes(splits, arguments.data.files(), window=window, taken=frame.size + 2 * arguments.cached.overlap)
+    if arguments.data.keep_prefix:
+        with arguments.training.main_process_first(desc="repeating the prefixes"):
+            splits = keep_prefixes(splits, frame=frame, window=window)
+    if not arguments.cached.frame_windows and any("segment_lengths" in rows.column_names for rows in splits.values()):
+        raise ValueError(
+            "--frame_windows false is refused with --keep_prefix or --text_lists windows, which say what of a document "
+            "is between its special tokens; allowed is true"
+        )
     return splits, tokenizer
 
 
@@ -121,8 +132,9 @@ def _trained_tokenizer(arguments: Arguments, documents: Dataset, family: str) ->
 def _some_text(documents: Dataset) -> Iterator[str]:
     left = TOKENIZER_TRAINING_CHARACTERS
     for row in documents:
-        yield from (row["text"], row["summary"])
-        left -= len(row["text"])
+        texts = [row["text"]] if isinstance(row["text"], str) else row["text"]
+        yield from (*texts, row["summary"])
+        left -= sum(map(len, texts))
         if left < 0:
             return
 

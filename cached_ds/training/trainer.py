@@ -21,7 +21,7 @@ from cached_ds.training.progress import TokenProgressCallback
 from cached_ds.training.sampler import LengthBalancedSampler
 from cached_ds.training.zero_gradient import ZeroGradientCallback
 
-PREFIX_COLUMN = "prefix_length"
+LENGTH_COLUMNS = ("prefix_length", "segment_lengths")
 
 
 class CachedSeq2SeqTrainer(EveryDocumentOnce):
@@ -129,8 +129,7 @@ class CachedSeq2SeqTrainer(EveryDocumentOnce):
         return LengthBalancedSampler(list(dataset[column]), batch_size=size, num_ranks=ranks, seed=seed)
 
     def _set_signature_columns_if_needed(self) -> None:
-        """Keep the prefix lengths, which the model takes although they are not in its signature."""
+        """Keep lengths of prefixes and segments, which the model takes although its signature does not name them."""
         super()._set_signature_columns_if_needed()
         columns: Any = self._signature_columns
-        if PREFIX_COLUMN not in columns:
-            columns.append(PREFIX_COLUMN)
+        columns += [name for name in LENGTH_COLUMNS if name not in columns]

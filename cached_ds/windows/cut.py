@@ -10,6 +10,14 @@ adjacent slices of its content; every window repeats the document's frame (its h
 
 So the kept states line up one to one with the tokens that came in, and the caller's attention mask stays valid.
 
+A document may come in segments, such as the scenes of a screenplay. Each then begins a window of its own; one that is
+longer than a window is cut as above, and overlap does not reach from one segment into another:
+
+    segments = 3, 7, window = 8, overlap = 0
+    window 0   <s> P P   a b c                 </s>          keeps <s> P P a b c
+    window 1   <s> P P         d e f g h       </s>          keeps               d e f g h
+    window 2   <s> P P                   i j   </s>          keeps                         i j </s>
+
 Shapes: B documents, L padded source length, N windows of one pass, w window length, K kept states of one pass.
 Source: CachED (arXiv 2501.01805) section 3 for the frames; SLED (TACL 2023) for context on both sides of a slice.
 """
@@ -35,6 +43,7 @@ class Document:
         length: number of its tokens.
         head: number of tokens at its beginning that every window repeats.
         tail: number of tokens at its end that every window repeats.
+        segments: lengths of the segments of its content, one after another; none: it is cut as one.
     """
 
     row: int
@@ -42,6 +51,7 @@ class Document:
     length: int
     head: int = 0
     tail: int = 0
+    segments: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,10 +161,10 @@ def cut(document: Document, *, window: int, overlap: int) -> list[Window]:
     """Cut one document into windows of at most `window` tokens with `overlap` tokens of context on each side.
 
     Raises:
-        ValueError: head, tail and context leave no room for content.
+        ValueError: head, tail and context leave no room for content; segments that do not make up the content.
     """
     begin, end = document.start, document.start + document.length
-    if document.length <= window:
+    if document.length <= window and not document.segments:
         return [Window(range(0), range(begin, end), range(0), 0, document.length)]
     head, tail = range(begin, begin + document.head), range(end - document.tail, end)
     content = range(head.stop, tail.start)
@@ -165,15 +175,33 @@ def cut(document: Document, *, window: int, overlap: int) -> list[Window]:
             f"window={window} leaves no room for document {document.row}: {len(head)} tokens of head (prefix included),"
             f" {len(tail)} of tail and 2 x overlap={overlap}; use a larger window, or a shorter prefix or overlap"
         )
-    starts = range(0, max(len(content) - room, 0) + step, step)
-    return [_slice(head, content[at : at + room], tail, content, overlap) for at in starts]
+    pieces = [
+        (segment[at : at + room], segment)
+        for segment in _segments(document, content)
+        for at in range(0, max(len(segment) - room, 0) + step, step)
+    ]
+    return [_slice(head, body, tail, content, segment, overlap) for body, segment in pieces]
 
 
-def _slice(head: range, body: range, tail: range, content: range, overlap: int) -> Window:
+def _segments(document: Document, content: range) -> list[range]:
+    """The content, segment by segment."""
+    lengths = document.segments or (len(content),)
+    if min(lengths) < 0 or sum(lengths) != len(content):
+        raise ValueError(
+            f"segment_lengths={list(lengths)} of document {document.row} are refused; allowed are lengths with the sum "
+            f"{len(content)}, the tokens between its {document.head} of head (prefix included) and {document.tail} of "
+            "tail"
+        )
+    ends = itertools.accumulate(lengths)
+    return [content[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+
+
+def _slice(head: range, body: range, tail: range, content: range, segment: range, overlap: int) -> Window:
     """One window of a long document: the first keeps the head, the last keeps the tail, none keeps context."""
-    is_first, is_last = body.start == content.start, body.stop == content.stop
-    first = 0 if is_first else len(head) + overlap
-    last = len(head) + len(body) + (len(tail) if is_last else -overlap)
+    before = overlap if body.start > segment.start else 0
+    after = overlap if body.stop < segment.stop else 0
+    first = 0 if body.start == content.start else len(head) + before
+    last = len(head) + len(body) + (len(tail) if body.stop == content.stop else -after)
     return Window(head, body, tail, first, last)
 
 

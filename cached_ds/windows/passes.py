@@ -39,6 +39,7 @@ class Batch:
         documents: one for each row.
         holes: positions in the flattened batch of masked tokens inside documents: read at their places, never attended.
         prefix_lengths: [B], tokens that every window repeats after the document's first special tokens.
+        segments: the lengths of each document's segments; none: it is cut as one.
         global_attention_mask: [B, L].
     """
 
@@ -46,13 +47,23 @@ class Batch:
     documents: list[Document]
     holes: Tensor
     prefix_lengths: Tensor
+    segments: list[tuple[int, ...]]
     global_attention_mask: Tensor
 
     @classmethod
     def on_host(
-        cls, input_ids: Tensor, attention_mask: Tensor | None, prefix: Tensor | None, global_mask: Tensor | None
+        cls,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        prefix: Tensor | None,
+        segments: Tensor | None,
+        global_mask: Tensor | None,
     ) -> Batch:
-        """Copy the arguments to the host, and fill in those that are missing."""
+        """Copy the arguments to the host, and fill in those that are missing.
+
+        Raises:
+            ValueError: a row without tokens, or segments that are not [B, S].
+        """
         ids = input_ids.cpu()
         runs = whole_rows(*ids.shape) if attention_mask is None else runs_of(attention_mask)
         return cls(
@@ -60,6 +71,7 @@ class Batch:
             documents=documents_in(runs),
             holes=holes_between(runs),
             prefix_lengths=torch.zeros(len(ids), dtype=torch.long) if prefix is None else prefix.cpu(),
+            segments=[()] * len(ids) if segments is None else _segments(segments, rows=len(ids)),
             global_attention_mask=torch.zeros_like(ids) if global_mask is None else global_mask.cpu(),
         )
 
@@ -103,7 +115,7 @@ class Cutter:
         """All windows of all documents, in order.
 
         Raises:
-            ValueError: a row without tokens, a document without its frame, no room for content.
+            ValueError: a document without its frame, no room for content, segments that do not make up the content.
         """
         config = self.config
         documents = [self._frame(document, batch) for document in batch.documents]
@@ -124,14 +136,15 @@ class Cutter:
         return self._to_device([PassLayout(0, tokens, slots, spans=())], batch, device)[0]
 
     def _frame(self, document: Document, batch: Batch) -> Document:
-        """The document with its head (frame and prefix) and tail, which every window will repeat."""
-        prefix = int(batch.prefix_lengths[document.row])
+        """The document with its head (frame and prefix) and tail, which every window will repeat, and its segments."""
+        prefix, segments = int(batch.prefix_lengths[document.row]), batch.segments[document.row]
         if not self.config.frame_windows:
-            return dataclasses.replace(document, head=prefix)
-        if document.length <= self.config.window:
+            return dataclasses.replace(document, head=prefix, segments=segments)
+        if document.length <= self.config.window and not segments:
             return document
         frame = self._find_frame(batch.input_ids.flatten()[document.start :][: document.length], row=document.row)
-        return dataclasses.replace(document, head=len(frame.head) + prefix, tail=len(frame.tail))
+        head, tail = len(frame.head) + prefix, len(frame.tail)
+        return dataclasses.replace(document, head=head, tail=tail, segments=segments)
 
     def _find_frame(self, tokens: Tensor, *, row: int) -> FramePattern:
         ends = [*tokens[:MIN_WINDOW].tolist(), *tokens[-MIN_WINDOW:].tolist()]  # a frame is shorter than any window
@@ -171,6 +184,13 @@ class Cutter:
             if self.config.global_first_token:
                 inputs["global_attention_mask"][:, 0] = 1
         return inputs
+
+
+def _segments(lengths: Tensor, *, rows: int) -> list[tuple[int, ...]]:
+    """The lengths [B, S] of each row, without the zeros that pad them."""
+    if lengths.dim() != 2 or len(lengths) != rows:
+        raise ValueError(f"segment_lengths {tuple(lengths.shape)} must be [B, S] with B={rows}, padded with 0")
+    return [tuple(length for length in row if length) for row in lengths.tolist()]
 
 
 def _move(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:

@@ -44,6 +44,16 @@ def test_lengths_and_samples_by_split() -> None:
         ({"dataset_config_name": "fd", "train_file": "nowhere.json"}, "dataset_config_name='fd' without dataset_name"),
         ({"dataset_name": "x", "test_file": "y.csv"}, "dataset_name='x' together with test_file='y.csv'"),
         ({"dataset_name": "x", "source_prefix": "a", "prefix_column": "b"}, "source_prefix='a' together with prefix_c"),
+        (
+            {"dataset_name": "x", "prefix_column": "a", "prefix_separator": "|"},
+            "prefix_column='a' together with prefix_s",
+        ),
+        ({"dataset_name": "x", "prefix_separator": ""}, "prefix_separator='' is refused; allowed is text that ends"),
+        ({"dataset_name": "x", "text_lists": "lines"}, "text_lists='lines' is refused; allowed is join or windows"),
+        (
+            {"dataset_name": "x", "text_lists": "windows", "prefix_separator": "|"},
+            r"text_lists='windows' together with prefix_separator='\|': .* give --text_lists join, or --prefix_column",
+        ),
         ({"dataset_name": "x", "text_column": "a", "summary_column": "a"}, "summary_column='a' is the text_column too"),
         ({"dataset_name": "x", "max_source_length": 0}, "max_source_length=0: must be at least 1"),
         ({"dataset_name": "x", "max_target_length": -1}, "max_target_length=-1: must be at least 1"),

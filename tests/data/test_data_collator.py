@@ -48,6 +48,11 @@ def test_prefix_lengths(tokenizer) -> None:
     assert torch.equal(WholeDocumentCollator(tokenizer)(features)["prefix_lengths"], torch.tensor([2, 0]))
 
 
+def test_segment_lengths_are_padded_with_zeros(tokenizer) -> None:
+    features = [feature | {"segment_lengths": own} for feature, own in zip(FEATURES, ([1, 2], [1]), strict=True)]
+    assert WholeDocumentCollator(tokenizer)(features)["segment_lengths"].tolist() == [[1, 2], [1, 0]]
+
+
 def test_decoder_inputs_of_the_model(tokenizer) -> None:
     config = BartConfig(
         vocab_size=262,

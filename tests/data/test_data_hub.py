@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict
 
 from cached_ds.data import DataArguments, load_splits
 from cached_ds.data.sources import hub as hub_module
-from cached_ds.data.sources.hub import HUB_LAYOUTS, unpack_query
+from cached_ds.data.sources.hub import HUB_LAYOUTS
 
 
 class Hub:
@@ -37,12 +37,16 @@ def serve(monkeypatch: pytest.MonkeyPatch):
     return replace
 
 
+SUMMARIES = {"Recap[0]": {"Recap": ["gist", "other"]}, "summary[0].text": {"summary": [{"text": "gist"}]}}
+
+
 @pytest.mark.parametrize("name", sorted(HUB_LAYOUTS))
 def test_known_layouts_need_no_column_flags(serve: Any, name: str) -> None:
     columns = HUB_LAYOUTS[name].columns
-    serve([{"id": 1, columns.summary: "gist", columns.text: "<s> why?</s> document"}])
+    text = "<s> why?</s> document" if columns.text_lists is None else ["one", "document"]
+    serve([{"id": 1, columns.text: text} | SUMMARIES.get(columns.summary, {columns.summary: "gist"})])
     (row,) = load_splits(DataArguments(dataset_name=name))["train"]
-    assert row["summary"] == "gist" and row["text"].endswith("document")
+    assert row["summary"] == "gist" and row["text"][-8:] in ("document", ["one", "document"])
 
 
 def test_unknown_layouts_columns_are_chosen_by_name(serve: Any) -> None:
@@ -54,24 +58,33 @@ def test_unknown_layouts_columns_are_chosen_by_name(serve: Any) -> None:
 
 
 def test_scripts_are_read_from_the_parquet_export(serve: Any) -> None:
-    hub = serve([{"Transcript": ["a: hi", "b: ho"], "Recap": ["They met."]}])
+    hub = serve([{"Transcript": ["a: hi", "b: ho"], "Recap": ["They met.", "They talked."]}])
     splits = load_splits(DataArguments(dataset_name="YuanPJ/summ_screen", dataset_config_name="fd"))
     assert hub.asked == {"path": "YuanPJ/summ_screen", "data_dir": "fd", "revision": "refs/convert/parquet"}
-    assert splits["train"].to_list() == [{"text": "a: hi\nb: ho", "summary": "They met."}]
+    assert splits["train"].to_list() == [{"text": "a: hi b: ho", "summary": "They met."}]
 
 
 def test_qmsum_queries_become_prefixes(serve: Any) -> None:
     serve([{"src": "<s> What was decided?</s> A: hello", "tgt": "Nothing."}])
     (row,) = load_splits(DataArguments(dataset_name="rohitsaxena/qmsum"))["train"]
     assert row == {"text": "A: hello", "summary": "Nothing.", "prefix": "What was decided?"}
-    with pytest.raises(ValueError, match=r"expected '<s> query</s> document', found 'no query'"):
-        unpack_query("no query")
+    serve([{"src": "no query", "tgt": "Nothing."}])
+    with pytest.raises(ValueError, match=r"qmsum, train, row 1: column 'src' has no '</s>', .* begins with 'no query'"):
+        load_splits(DataArguments(dataset_name="rohitsaxena/qmsum"))
 
 
-@pytest.mark.parametrize("cell", [{"one": "a"}, [["a"]], 3, [3]])
-def test_what_is_neither_text_nor_lists_of_text_is_refused(serve: Any, cell: Any) -> None:
+def test_a_known_query_gives_way_to_the_flags(serve: Any) -> None:
+    serve([{"src": "why?</s> A: hello", "tgt": "Nothing."}])
+    splits = load_splits(DataArguments(dataset_name="rohitsaxena/qmsum", source_prefix="summarize: "))
+    assert splits["train"].to_list() == [{"text": "why?</s> A: hello", "summary": "Nothing."}]
+
+
+@pytest.mark.parametrize("cell", [{"one": "a"}, [["a"]], 3, ["a"]])
+def test_what_is_no_text_is_refused(serve: Any, cell: Any) -> None:
     serve([{"text": "a", "summary": cell}])
-    with pytest.raises(ValueError, match="some/set, train: the summary, column 'summary', must hold text or lists"):
+    with pytest.raises(
+        ValueError, match="some/set, train, row 1: column 'summary' must hold text, not (dict|list|int)"
+    ):
         load_splits(DataArguments(dataset_name="some/set"))
 
 

@@ -17,7 +17,7 @@ TOKENIZERS = {name: train_tokenizer(TEXTS, vocab_size=320, model_type=name) for 
 FRAMES = {"bart": ([0], [2]), "mbart": ([], [2, 5]), "t5": ([], [1])}
 
 
-def splits(**columns: list[str]) -> DatasetDict:
+def splits(**columns: list[Any]) -> DatasetDict:
     rows = {"text": TEXTS, "summary": [f"Summary number {i}" for i in range(40)]} | columns
     return DatasetDict({split: Dataset.from_dict(rows) for split in ("train", "validation")})
 
@@ -40,6 +40,22 @@ def test_documents_are_whole_and_framed(family: str) -> None:
         assert row["length"] == len(row["input_ids"])
         assert row["labels"][-len(tail) :] == tail
     assert done["train"].features["input_ids"].feature.dtype == "int32"
+
+
+@pytest.mark.parametrize("longest", [None, 30])
+@pytest.mark.parametrize("family", sorted(FRAMES))
+def test_every_text_of_a_list_is_a_segment(family: str, longest: int | None) -> None:
+    head, tail = FRAMES[family]
+    lists = [[text[:25], text[25:], "end"] for text in TEXTS]
+    arguments = flags(max_source_length=longest, source_prefix="Why? ")
+    done = tokenize_splits(splits(text=lists), tokenizer=TOKENIZERS[family], arguments=arguments)["train"]
+    for texts, row in zip(lists, done, strict=True):
+        prefix, parts = plain(family, "Why? "), [plain(family, text) for text in texts]
+        whole = [*head, *prefix, *(token for part in parts for token in part)]
+        assert row["input_ids"] == [*whole[: longest and longest - len(tail)], *tail]
+        assert sum(row["segment_lengths"]) == len(row["input_ids"]) - len(head) - len(prefix) - len(tail)
+        assert row["segment_lengths"][0] == len(parts[0]) and all(row["segment_lengths"])
+        assert longest or row["segment_lengths"] == [len(part) for part in parts]
 
 
 def test_a_very_long_document_is_never_cut() -> None:

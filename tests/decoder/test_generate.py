@@ -37,10 +37,10 @@ def pair(family, **config):
 
 def by_oracle(model, batch, **options):
     """The same generation from the oracle's encoder states."""
-    prefix = options.pop("prefix", None)
+    lengths = {name: options.pop(name, None) for name in ("prefix", "segments")}
     with torch.no_grad():
         ids, mask = batch["input_ids"], batch["attention_mask"]
-        states = oracle.encode(model, ids, mask, window=tiny.WINDOW, prefix=prefix)
+        states = oracle.encode(model, ids, mask, window=tiny.WINDOW, **lengths)
     encoded = BaseModelOutput(last_hidden_state=states)
     torch.manual_seed(SEED)
     return model.generate(encoder_outputs=encoded, attention_mask=batch["attention_mask"], **WRITE | options)
@@ -68,6 +68,33 @@ def test_prefix_lengths_in_generation(way):
     assert torch.equal(found, by_oracle(model, batch, prefix=prefix, **WAYS[way]))
     states = ours.get_encoder()(**inputs, prefix_lengths=prefix).last_hidden_state
     assert not torch.equal(states, ours.get_encoder()(**inputs).last_hidden_state)
+
+
+@pytest.mark.parametrize("way", ["greedy", "beams"])
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_segment_lengths_in_generation(family, way):
+    batch, (model, ours) = five_windows(family), pair(family)
+    special = len(tiny.frame(family, []))
+    contents = (batch["attention_mask"].sum(1) - special).tolist()
+    segments = tiny.segments(contents, [(0.1, 0.6, 0.3), (0.5, 0.5)])
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    found = ours.generate(**inputs, segment_lengths=segments, **WRITE, **WAYS[way])
+    assert torch.equal(found, by_oracle(model, batch, segments=segments, **WAYS[way]))
+    states = ours.get_encoder()(**inputs, segment_lengths=segments).last_hidden_state
+    assert not torch.equal(states, ours.get_encoder()(**inputs).last_hidden_state)
+
+
+@pytest.mark.parametrize("name", ["prefix_lengths", "segment_lengths"])
+def test_lengths_that_are_not_given_may_be_none(name):
+    batch, (_, model) = five_windows("bart"), pair("bart")
+    assert torch.equal(model(**batch, **{name: None}).loss, model(**batch).loss)
+
+
+@pytest.mark.parametrize("lengths", [[5, 6], [[73, 5]], [[70, 2], [28, 0]]], ids=str)
+def test_segment_lengths_that_do_not_fit_are_refused(lengths):
+    batch, (_, model) = five_windows("bart"), pair("bart")
+    with pytest.raises(ValueError, match=r"segment_lengths.* (must be \[B, S\] with B=2|allowed are lengths with)"):
+        model(**batch, segment_lengths=torch.tensor(lengths))
 
 
 def test_prefix_lengths_of_one_call_do_not_reach_the_next():

@@ -41,12 +41,13 @@ def test_standard_input(monkeypatch):
 
 def test_json_lines_hold_many(tmp_path):
     path = tmp_path / "a.jsonl"
-    rows = [{"id": "1", "report": "One.", "summary": "s"}, {"id": "2", "report": "Two.", "summary": "t"}]
+    rows = [{"id": "1", "report": "One.", "summary": ["s"]}, {"id": "2", "report": "Two.", "summary": ["t"]}]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     found = read_documents(str(path))
     assert [document.text for document in found] == ["One.", "Two."]
     assert found[1].name == f"{path}, line 2"
     assert [document.text for document in read_documents(str(path), text_column="id")] == ["1", "2"]
+    assert [document.text for document in read_documents(str(path), text_column="summary[0]")] == ["s", "t"]
 
 
 def test_pages_of_a_pdf(tmp_path):

@@ -26,15 +26,19 @@ RELEASE = {"stage3_max_live_parameters": 0, "stage3_max_reuse_distance": 0, "sta
 ENGINES = ("plain", "ddp", "fsdp2", "zero0", "zero1", "zero2", "zero3")
 
 
-def documents(family, *, rank, steps, accumulation, windows=(1, 37)):
-    """`steps` times `accumulation` batches of two documents; the longer one of rank r has `windows[r]` windows."""
+def documents(family, *, rank, steps, accumulation, windows=(1, 37), segments=None):
+    """`steps` times `accumulation` batches of two documents; the longer one of rank r has `windows[r]` windows.
+
+    `segments` are shares of each document's content; they make more windows.
+    """
     special = len(tiny.frame(family, []))
     room = tiny.WINDOW - special
     longest = special + room * windows[rank] - (0 if windows[rank] == 1 else 3)
     shorter = 1 + longest // 3
     lengths = [shorter, longest]
+    cut = {} if segments is None else {"segment_lengths": tiny.segments([n - special for n in lengths], segments)}
     return [
-        [tiny.make_batch(family, lengths, seed=100 * step + 10 * rank + micro) for micro in range(accumulation)]
+        [tiny.make_batch(family, lengths, seed=100 * step + 10 * rank + micro) | cut for micro in range(accumulation)]
         for step in range(steps)
     ]
 
@@ -163,8 +167,8 @@ def make_engine(name, model, accumulation, clip=CLIP, **more):
 
 
 def parity(
-    family, engine, dropout=0.0, *, steps=3, accumulation=3, windows=(1, 37), dtype=torch.float32, change=None,
-    settings=None, clip=CLIP, **fields,
+    family, engine, dropout=0.0, *, steps=3, accumulation=3, windows=(1, 37), segments=None, dtype=torch.float32,
+    change=None, settings=None, clip=CLIP, **fields,
 ):  # fmt: skip
     """Worst relative error of any parameter after `steps` steps, and of any loss on the way.
 
@@ -176,7 +180,7 @@ def parity(
     if change is not None:
         change(model)
     attach(model, window=tiny.WINDOW, **tiny.recipe(family), **fields)
-    shape = {"steps": steps, "accumulation": accumulation, "windows": windows}
+    shape = {"steps": steps, "accumulation": accumulation, "windows": windows, "segments": segments}
     work = documents(family, rank=dist.get_rank(), **shape)
     losses, weights = train(make_engine(engine, model, accumulation, clip, **(settings or {})), work)
     options = {"dtype": dtype, "change": change, "clip": clip, "per_pass": fields.get("windows_per_pass", 1)}
@@ -186,12 +190,13 @@ def parity(
 
 
 @functools.cache
-def by_oracle(family, dropout, *, steps, accumulation, windows, dtype, change, clip, per_pass, alone):
+def by_oracle(family, dropout, *, steps, accumulation, windows, segments, dtype, change, clip, per_pass, alone):
     """The oracle's losses and weights; no engine changes them, so a rank computes them once for all that it has."""
     model = tiny.make_model(family, dropout=dropout, dtype=dtype)
     if change is not None:
         change(model)
-    work = documents(family, rank=dist.get_rank(), steps=steps, accumulation=accumulation, windows=windows)
+    shape = {"steps": steps, "accumulation": accumulation, "windows": windows, "segments": segments}
+    work = documents(family, rank=dist.get_rank(), **shape)
     options = {"window": tiny.WINDOW, "per_pass": per_pass, "random": dropout > 0}
     return train(Oracle(model, accumulation, clip, alone=alone, **options), work)
 

@@ -18,8 +18,10 @@ import torch
 FRAMES = {"bart": (1, 1), "led": (1, 1), "pegasus": (0, 1), "t5": (0, 1), "mt5": (0, 1), "mbart": (0, 2)}
 
 
-def windows_of_document(tokens, *, window, head, tail, overlap=0):
+def windows_of_document(tokens, *, window, head, tail, overlap=0, segments=()):
     """[(indices of the tokens a window reads, indices of the tokens whose states it keeps)] of one document."""
+    if segments:
+        return windows_of_segments(tokens, segments, window=window, head=head, tail=tail, overlap=overlap)
     if len(tokens) <= window:
         return [(list(tokens), list(tokens))]
     front, content, back = tokens[:head], tokens[head : len(tokens) - tail], tokens[len(tokens) - tail :]
@@ -36,14 +38,29 @@ def windows_of_document(tokens, *, window, head, tail, overlap=0):
         at += room - 2 * overlap
 
 
-def windows_of_batch(mask, *, window, head, tail, overlap=0, prefix=None):
+def windows_of_segments(tokens, segments, *, window, head, tail, overlap):
+    """The same of a document in segments: each is read as a document of its own, in the frame of the whole."""
+    front, content, back = tokens[:head], tokens[head : len(tokens) - tail], tokens[len(tokens) - tail :]
+    assert sum(segments) == len(content)
+    out = []
+    for size in segments:
+        own, content = front + content[:size] + back, content[size:]
+        out += windows_of_document(own, window=window, head=head, tail=tail, overlap=overlap)
+    kept = [[token for token in states if token not in (*front, *back)] for _, states in out]
+    kept[0] = front + kept[0]
+    kept[-1] = kept[-1] + back
+    return [(read, states) for (read, _), states in zip(out, kept, strict=True)]
+
+
+def windows_of_batch(mask, *, window, head, tail, overlap=0, prefix=None, segments=None):
     """The windows of all rows, in order: (row, token indices read, token indices kept)."""
     out = []
     for row in range(mask.shape[0]):
         real = mask[row].nonzero().flatten().tolist()
         tokens = list(range(real[0], real[-1] + 1))
         repeated = head + (0 if prefix is None else int(prefix[row]))
-        pieces = windows_of_document(tokens, window=window, head=repeated, tail=tail, overlap=overlap)
+        parts = () if segments is None else [int(size) for size in segments[row] if size]
+        pieces = windows_of_document(tokens, window=window, head=repeated, tail=tail, overlap=overlap, segments=parts)
         out += [(row, read, kept) for read, kept in pieces]
     return out
 
@@ -71,11 +88,12 @@ def encode_group(model, ids, real, group, stream, *, global_mask=None, global_fi
 
 
 def encode(
-    model, ids, mask, *, window, overlap=0, framed=True, per_pass=1, prefix=None, random=False, **attention
+    model, ids, mask, *, window, overlap=0, framed=True, per_pass=1, random=False, prefix=None, segments=None, **more
 ):  # fmt: skip
     """States [B, L, D] of whole documents, with the graph of all windows."""
     head, tail = FRAMES[model.config.model_type] if framed else (0, 0)
-    windows = windows_of_batch(mask, window=window, head=head, tail=tail, overlap=overlap, prefix=prefix)
+    lengths = {"prefix": prefix, "segments": segments}
+    windows = windows_of_batch(mask, window=window, head=head, tail=tail, overlap=overlap, **lengths)
     order = sorted(range(len(windows)), key=lambda number: len(windows[number][1]), reverse=True)
     seed = int(torch.randint(2**62, ())) if random else None
     states = {}
@@ -84,7 +102,7 @@ def encode(
         numbers = [number for number in order[:per_pass] if 2 * len(windows[number][1]) >= longest]
         order = order[len(numbers) :]
         group = [windows[number] for number in numbers]
-        hidden = encode_group(model, ids, mask, group, seed + numbers[0] if random else None, **attention)
+        hidden = encode_group(model, ids, mask, group, seed + numbers[0] if random else None, **more)
         for slot, (row, read, kept) in enumerate(group):
             states.update({(row, token): hidden[slot, read.index(token)] for token in kept})
     zero = torch.zeros_like(next(iter(states.values())))
@@ -149,8 +167,9 @@ def decode(model, hidden, mask, *, tile=1024, random=False, **batch):
 def loss(model, batch, *, tile=1024, random=False, **options):
     """The loss of a batch, with the graph of the whole documents."""
     batch = dict(batch)
-    ids, mask, prefix = batch.pop("input_ids"), batch.pop("attention_mask"), batch.pop("prefix_lengths", None)
+    ids, mask = batch.pop("input_ids"), batch.pop("attention_mask")
+    lengths = {"prefix": batch.pop("prefix_lengths", None), "segments": batch.pop("segment_lengths", None)}
     if (global_mask := batch.pop("global_attention_mask", None)) is not None:
         options["global_mask"] = global_mask
-    hidden = encode(model, ids, mask, prefix=prefix, random=random, **options)
+    hidden = encode(model, ids, mask, random=random, **lengths, **options)
     return decode(model, hidden, mask, tile=tile, random=random, **batch)

@@ -100,6 +100,15 @@ def frame(family, content):
     return head + content + tail
 
 
+def segments(contents, shares):
+    """Lengths [B, S] of segments, padded with 0: these shares of each content, the last one with what is left."""
+    rows = []
+    for content, parts in zip(contents, shares, strict=True):
+        sizes = [int(content * share) for share in parts[:-1]]
+        rows.append(torch.tensor([*sizes, content - sum(sizes)] if parts else [0]))
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
 def make_batch(family, lengths, *, target=6, seed=0, side="right"):
     """Documents of these lengths (special tokens included), padded on one side, and their labels."""
     generator = torch.Generator().manual_seed(seed)

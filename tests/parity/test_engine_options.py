@@ -38,6 +38,7 @@ OPTIONS = {
     "no-accumulation": {"accumulation": 1},
     "equal-windows": {"windows": (5, 5)},
     "more-windows-on-rank-0": {"windows": (7, 1)},
+    "segments": {"segments": ((0.5, 0.5), (0.05, 0.8, 0.15))},
     "untied": {"change": untie},
     "frozen-encoder": {"change": freeze_encoder},
     "keep-2": {"recompute": 2},

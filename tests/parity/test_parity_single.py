@@ -24,13 +24,28 @@ SETTINGS = {
     "raw-prefix": {"frame_windows": False, "prefix": [1, 2, 0, 3]},
 }
 
+# Shares of each document's content: none; more segments than windows; one that is longer than a window; one token.
+SEGMENTS = ((), (0.1, 0.1, 0.5, 0.3), (0.9, 0.1), (1,))
+SEGMENT_SETTINGS = {
+    "default": {},
+    "prefix": {"prefix": [0, 3, 1, 2], "windows_per_pass": 3},
+    "overlap": {"overlap": 2, "recompute": 2},
+    "raw": {"frame_windows": False},
+    "layer": {"schedule": "layer", "prefix": [0, 3, 1, 2]},
+}
 
-def error(family, dropout, settings, *, side="right", lengths=LENGTHS):
+
+def error(family, dropout, settings, *, side="right", lengths=LENGTHS, shares=None):
     settings = dict(settings)
     model = tiny.make_model(family, dropout=dropout, dtype=torch.float64)
     batch = tiny.make_batch(family, lengths, side=side)
-    if (prefix := settings.pop("prefix", None)) is not None:
+    prefix = settings.pop("prefix", [0] * len(lengths))
+    if any(prefix):
         batch["prefix_lengths"] = torch.tensor(prefix)
+    if shares is not None:
+        special = len(tiny.frame(family, [])) if settings.get("frame_windows", True) else 0
+        contents = [length - special - repeated for length, repeated in zip(lengths, prefix, strict=True)]
+        batch["segment_lengths"] = tiny.segments(contents, shares)
     return gradient_error(model, batch, random=dropout > 0, **settings)
 
 
@@ -39,6 +54,12 @@ def error(family, dropout, settings, *, side="right", lengths=LENGTHS):
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_gradients_are_those_of_the_full_graph(family, dropout, setting):
     assert error(family, dropout, SETTINGS[setting]) < EXACT
+
+
+@pytest.mark.parametrize("setting", SEGMENT_SETTINGS)
+@pytest.mark.parametrize(("family", "side"), [("bart", "right"), ("t5", "left"), ("led", "right")])
+def test_segments_begin_windows(family, side, setting):
+    assert error(family, 0.1, SEGMENT_SETTINGS[setting], side=side, shares=SEGMENTS) < EXACT
 
 
 @pytest.mark.parametrize("setting", ["default", "everything"])

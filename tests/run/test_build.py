@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer, BartTokenizer, Seq2SeqTrainingArguments
 from transformers.utils import is_bitsandbytes_available
 
@@ -70,6 +70,42 @@ def test_a_prefix_that_leaves_no_room_is_refused_by_file_and_line(narrow, tmp_pa
     message = r"train.jsonl, line 3: a prefix of 14 tokens leaves no room in a window of 16, of which .* take 2"
     with pytest.raises(ValueError, match=message):
         build_data(parse([*narrow, "--prefix_column", "q"]))
+
+
+def test_a_data_set_whose_rows_all_lack_a_text_is_refused(narrow, tmp_path):
+    DatasetDict({"train": Dataset.from_list([{"text": ["one"], "summary": "two"}])}).save_to_disk(tmp_path / "saved")
+    saved = ["--dataset_name", str(tmp_path / "saved"), "--text_column", "text[1]", "--do_train"]
+    with pytest.raises(ValueError, match="--do_train needs train documents; every row lacks a text in the columns"):
+        build_data(parse([*narrow[:2], *narrow[4:], *saved]))
+
+
+def test_segments_need_framed_windows(narrow, tmp_path):
+    row = {"text": ["one two", "three"], "summary": "one"}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    lists = [*narrow, "--text_lists", "windows"]
+    splits, _ = build_data(parse(lists))
+    assert splits["train"][0]["segment_lengths"] == [2, 1]
+    with pytest.raises(ValueError, match="--frame_windows false is refused with --keep_prefix or --text_lists windows"):
+        build_data(parse([*lists, "--frame_windows", "false"]))
+
+
+def test_prefixes_that_are_kept_in_every_window_fill_it(narrow):
+    splits, _ = build_data(parse([*narrow, "--source_prefix", "one two", "--keep_prefix"]))
+    (row,) = splits["train"]
+    assert row["segment_lengths"] == [14] * 10 and "prefix_length" not in row
+
+
+def test_prefixes_kept_in_windows_that_overlap_are_refused(narrow):
+    with pytest.raises(ValueError, match="--overlap 2 with --keep_prefix is refused; allowed is 0"):
+        parse([*narrow, "--source_prefix", "one", "--keep_prefix", "--overlap", "2"])
+
+
+def test_a_tokenizer_is_trained_on_lists_of_texts(narrow, tmp_path):
+    row = {"text": ["one two", "three"], "summary": "one"}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    shape = ["--config_name", "tiny-bart", "--vocab_size", "300", *narrow[2:], "--text_lists", "join"]
+    assert build_data(parse(shape))[0]["train"][0]["length"] > 2
+    assert build_data(parse([*shape[:-1], "windows"]))[0]["train"][0]["length"] > 2
 
 
 def test_languages_of_a_tokenizer_that_has_none_are_refused(narrow):

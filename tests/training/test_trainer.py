@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
@@ -18,10 +20,12 @@ from helpers import tiny
 from helpers.compare import worst_error
 from lab import workshop
 
+PREFIX = "word1 word2 word3"
 
-def make_trainer(folder, tmp_path, *, prefix=None, model=None, model_init=None, **changes):
+
+def make_trainer(folder, tmp_path, *, data=None, model=None, model_init=None, **changes):
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
-    arguments = DataArguments(train_file=str(folder / "train.jsonl"), source_prefix=prefix)
+    arguments = DataArguments(**{"train_file": str(folder / "train.jsonl"), **(data or {})})
     splits = tokenize_splits(load_splits(arguments), tokenizer=tokenizer, arguments=arguments)
     values = {"output_dir": str(tmp_path), "use_cpu": True, "max_steps": 1, "report_to": "none", "save_strategy": "no"}
     if model is None and model_init is None:
@@ -48,8 +52,23 @@ def test_another_strategy_is_respected(folder, tmp_path):
     assert isinstance(trainer.get_train_dataloader().base_dataloader.sampler, torch.utils.data.SequentialSampler)
 
 
+def test_segments_reach_training_and_generation(folder, tmp_path):
+    scenes = {"text": [PREFIX, "word4", "word5 " * 20], "summary": "word6"}
+    path = tmp_path / "scenes.jsonl"
+    path.write_text(f"{json.dumps(scenes)}\n" * 2, encoding="utf-8")
+    data = {"train_file": str(path), "text_lists": "windows"}
+    trainer = make_trainer(folder, tmp_path, data=data, predict_with_generate=True)
+    counters = trainer.model.get_encoder()._cached_ds.counters
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert batch["segment_lengths"].tolist() == [[3, 1, 20]] * 2
+    trainer.model(**batch)
+    assert counters.windows_read == 2 * 4, "twenty tokens take two windows of sixteen"
+    trainer.predict(trainer.train_dataset, max_length=4)
+    assert counters.windows_read == 2 * 4 * 3, "once for the summary, once for the loss"
+
+
 def test_prefix_reaches_every_window(folder, tmp_path):
-    plain, prefixed = make_trainer(folder, tmp_path), make_trainer(folder, tmp_path, prefix="word1 word2 word3")
+    plain, prefixed = make_trainer(folder, tmp_path), make_trainer(folder, tmp_path, data={"source_prefix": PREFIX})
     windows = []
     for trainer in (plain, prefixed):
         batch = next(iter(trainer.get_train_dataloader()))

@@ -17,7 +17,7 @@ def passes_of(family, lengths, *, implementation="sdpa", device=CPU, windows_per
     model = tiny.make_model(family)
     model.config._attn_implementation = implementation
     batch = tiny.make_batch(family, lengths)
-    on_host = Batch.on_host(batch["input_ids"], batch["attention_mask"], None, None)
+    on_host = Batch.on_host(batch["input_ids"], batch["attention_mask"], None, None, None)
     config = CachedConfig(window=tiny.WINDOW)
     cutter = Cutter(config, family_of(model.config), model.config)
     return cutter.passes(cutter.windows(on_host), on_host, device, windows_per_pass=windows_per_pass)

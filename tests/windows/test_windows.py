@@ -1,4 +1,4 @@
-"""Windows: whatever the lengths, padding, frames, prefixes and overlap, the kept states line up with the tokens."""
+"""Windows: whatever lengths, padding, frames, prefixes, segments and overlap, kept states line up with the tokens."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ class Case:
     head: int
     tail: int
     prefix: list[int]
+    segments: list[tuple[int, ...]]
     mask: torch.Tensor
     windows_per_pass: int
     multiple: int
 
     def documents(self):
         found = documents_in(find_runs(self.mask))
-        return [dataclasses.replace(d, head=self.head + self.prefix[d.row], tail=self.tail) for d in found]
+        rows = zip(found, self.prefix, self.segments, strict=True)
+        return [dataclasses.replace(d, head=self.head + p, tail=self.tail, segments=s) for d, p, s in rows]
 
     def windows(self):
         return [w for d in self.documents() for w in cut(d, window=self.window, overlap=self.overlap)]
@@ -61,6 +63,15 @@ def lengths_of(draw, *, window, overlap, head, tail):
 
 
 @st.composite
+def segments_of(draw, content):
+    """None, or lengths that make up the content."""
+    if content < 1 or draw(st.booleans()):
+        return ()
+    ends = sorted(draw(st.sets(st.integers(1, content), max_size=5)) | {content})
+    return tuple(end - start for start, end in zip([0, *ends], ends, strict=False))
+
+
+@st.composite
 def cases(draw):
     head, tail, overlap = draw(st.integers(0, 2)), draw(st.integers(0, 2)), draw(st.integers(0, 3))
     batch = draw(st.integers(1, 3))
@@ -68,9 +79,10 @@ def cases(draw):
     window = draw(st.integers(1, 9)) + head + tail + max(prefix) + 2 * overlap
     shape = {"window": window, "overlap": overlap, "tail": tail}
     lengths = [draw(lengths_of(head=head + prefix[row], **shape)) for row in range(batch)]
+    segments = [draw(segments_of(n - head - prefix[row] - tail)) for row, n in enumerate(lengths)]
     sides = draw(st.lists(st.sampled_from(["left", "right"]), min_size=batch, max_size=batch))
     grouping = {"windows_per_pass": draw(st.integers(1, 4)), "multiple": draw(st.sampled_from([1, 4]))}
-    return Case(head=head, prefix=prefix, mask=padded(lengths, sides), **shape, **grouping)
+    return Case(head=head, prefix=prefix, segments=segments, mask=padded(lengths, sides), **shape, **grouping)
 
 
 @given(cases())
@@ -101,8 +113,9 @@ def test_passes_read_no_padding_and_hold_no_empty_window(case):
 def test_windows_are_full_and_framed(case):
     for document in case.documents():
         windows = cut(document, window=case.window, overlap=case.overlap)
-        assert all(len(window) == case.window for window in windows[:-1])
-        if document.length <= case.window:
+        full = sum(len(window) == case.window for window in windows)
+        assert full >= len(windows) - max(len(document.segments), 1)
+        if document.length <= case.window and not document.segments:
             assert len(windows) == 1
             continue
         tokens = list(range(document.start, document.start + document.length))
@@ -115,8 +128,9 @@ def test_windows_are_full_and_framed(case):
 @given(cases())
 def test_windows_are_those_of_the_oracle(case):
     length = case.mask.shape[1]
+    lengths = {"prefix": case.prefix, "segments": case.segments}
     expected = oracle.windows_of_batch(
-        case.mask, window=case.window, head=case.head, tail=case.tail, overlap=case.overlap, prefix=case.prefix
+        case.mask, window=case.window, head=case.head, tail=case.tail, overlap=case.overlap, **lengths
     )
     found = [window.positions().tolist() for window in case.windows()]
     kept = [window.positions()[window.first : window.last].tolist() for window in case.windows()]
@@ -168,6 +182,21 @@ def test_a_window_without_room_for_content_is_refused(overlap):
     document = Document(row=3, start=0, length=20, head=6 - 2 * overlap, tail=2)
     with pytest.raises(ValueError, match=f"window=8 leaves no room for document 3: .* overlap={overlap}; use a larger"):
         cut(document, window=8, overlap=overlap)
+
+
+def test_a_segment_begins_a_window_and_a_longer_one_is_cut():
+    document = Document(row=0, start=0, length=14, head=3, tail=1, segments=(3, 7))
+    windows = cut(document, window=8, overlap=0)
+    assert [[*window.body] for window in windows] == [[3, 4, 5], [6, 7, 8, 9], [10, 11, 12]]
+    kept = [window.positions()[window.first : window.last].tolist() for window in windows]
+    assert kept == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9], [10, 11, 12, 13]]
+
+
+@pytest.mark.parametrize("segments", [(3, 6), (3, 8), (12, -2)], ids=str)
+def test_segments_that_do_not_make_up_the_content_are_refused(segments):
+    document = Document(row=3, start=0, length=14, head=3, tail=1, segments=segments)
+    with pytest.raises(ValueError, match="of document 3 are refused; allowed are lengths with the sum 10, the tokens"):
+        cut(document, window=8, overlap=0)
 
 
 def test_a_mask_is_read_once_and_again_after_it_was_changed():

@@ -1,7 +1,6 @@
 """Hub: data sets of the Hugging Face hub, in one shape for all; the layouts of long-document benchmarks are known.
 
-A cell may be a list of strings (the scenes of a screenplay, the lines of a transcript): its parts are joined by line
-breaks. Rows without a document or a summary are left out, because a user cannot mend them; their number is logged.
+Rows without a document, a summary or a prefix are left out, because a user cannot mend them; their number is logged.
 """
 
 from __future__ import annotations
@@ -11,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict, Features, LargeList, List, Value, load_dataset, load_from_disk
+from datasets import DatasetDict, load_dataset, load_from_disk
 
 from cached_ds.data.arguments import FILE_FIELDS, DataArguments
-from cached_ds.data.columns import Columns, choose_columns
+from cached_ds.data.cells import NoText
+from cached_ds.data.columns import choose_columns
+from cached_ds.data.rows import Columns
 
 logger = logging.getLogger(__name__)
-TEXTS = ("string", "large_string", "string_view", "null")
 PARQUET_EXPORT = "refs/convert/parquet"
 _BATCH = 16
 
@@ -27,23 +27,24 @@ class HubLayout:
     """How a data set on the hub is laid out.
 
     Attributes:
-        columns: the columns of the document and of the summary.
+        columns: those of the document and of the summary, and how the document's is read.
         exported: whether the hub's own Parquet export is read: the data set is a script, which `datasets` no longer
             runs.
-        packed_query: whether the document column reads `<s> query</s> document`; the query is the document's prefix.
     """
 
     columns: Columns
     exported: bool = False
-    packed_query: bool = False
 
 
 HUB_LAYOUTS = {
     "ccdv/govreport-summarization": HubLayout(columns=Columns(text="report", summary="summary")),
-    "YuanPJ/summ_screen": HubLayout(columns=Columns(text="Transcript", summary="Recap"), exported=True),
-    "rohitsaxena/qmsum": HubLayout(columns=Columns(text="src", summary="tgt"), packed_query=True),
-    "rohitsaxena/MENSA": HubLayout(columns=Columns(text="scenes", summary="summary")),
+    "YuanPJ/summ_screen": HubLayout(
+        columns=Columns(text="Transcript", summary="Recap[0]", text_lists="join"), exported=True
+    ),
+    "rohitsaxena/qmsum": HubLayout(columns=Columns(text="src", summary="tgt", prefix_separator="</s>")),
+    "rohitsaxena/MENSA": HubLayout(columns=Columns(text="scenes", summary="summary", text_lists="windows")),
     "rohitsaxena/booksum2": HubLayout(columns=Columns(text="text", summary="summary")),
+    "ubaada/booksum-complete-cleaned": HubLayout(columns=Columns(text="text", summary="summary[0].text")),
     "kmfoda/booksum": HubLayout(columns=Columns(text="chapter", summary="summary_text")),
     "tau/scrolls": HubLayout(columns=Columns(text="input", summary="output")),
 }
@@ -86,60 +87,32 @@ def _from_disk(folder: str) -> DatasetDict:
 def _reduce(rows: Any, arguments: DataArguments, layout: HubLayout | None, where: str) -> Any:
     known = layout.columns if layout else None
     columns = choose_columns(arguments, available=rows.column_names, where=where, known=known)
-    for role, column in columns.roles().items():
-        _check_type(rows.features[column], column, f"{where}: the {role}")
-    packed = layout is not None and layout.packed_query and columns.text == layout.columns.text
-    packed = packed and arguments.prefix_column is None and arguments.source_prefix is None
-    names = [*columns.roles(), *(["prefix"] if packed else [])]
-    reduced = rows.map(
-        _to_text,
-        fn_kwargs={"roles": columns.roles(), "packed": packed},
+    read = rows.map(
+        _read,
+        with_indices=True,
+        fn_kwargs={"columns": columns, "where": where},
         remove_columns=rows.column_names,
-        features=Features({name: Value("string") for name in names}),
+        features=columns.features(),
         writer_batch_size=_BATCH,
         desc=f"Reading {where}",
     )
-    return _drop_empty(reduced, where)
+    return _drop_empty(read, where)
 
 
-def _check_type(feature: Any, column: str, where: str) -> None:
-    """Refuse a column that holds anything but text, or lists of it."""
-    inner = feature.feature if isinstance(feature, List | LargeList) else feature
-    if not (isinstance(inner, Value) and inner.dtype in TEXTS):
-        raise ValueError(f"{where}, column {column!r}, must hold text or lists of text, not {feature}")
-
-
-def _to_text(row: dict[str, Any], *, roles: dict[str, str], packed: bool) -> dict[str, str]:
-    texts = {role: _as_text(row[column]) for role, column in roles.items()}
-    if packed:
-        texts["prefix"], texts["text"] = unpack_query(texts["text"])
-    return texts
-
-
-def _as_text(cell: str | list[str] | None) -> str:
-    if cell is None:
-        return ""
-    return cell if isinstance(cell, str) else "\n".join(part for part in cell if part is not None)
-
-
-def unpack_query(packed: str) -> tuple[str, str]:
-    """Query and document from the text `<s> query</s> document`.
-
-    Raises:
-        ValueError: the text has no `</s>`.
-    """
-    query, end, document = packed.partition("</s>")
-    if not end:
-        raise ValueError(f"expected '<s> query</s> document', found {packed[:60]!r}")
-    return query.removeprefix("<s>").strip(), document.strip()
+def _read(row: dict[str, Any], number: int, *, columns: Columns, where: str) -> dict[str, Any]:
+    """The row's texts, or nothing where one is missing."""
+    try:
+        return columns.read(row, where=f"{where}, row {number + 1}")
+    except NoText:
+        return dict.fromkeys(columns.features())
 
 
 def _drop_empty(rows: Any, where: str) -> Any:
-    full = rows.filter(_has_both, input_columns=["text", "summary"], batch_size=_BATCH, writer_batch_size=_BATCH)
+    full = rows.filter(_has_summary, input_columns=["summary"], batch_size=_BATCH, writer_batch_size=_BATCH)
     if len(full) < len(rows):
-        logger.warning("%s: left out %d rows without a document or a summary", where, len(rows) - len(full))
+        logger.warning("%s: left out %d rows in which a text is missing", where, len(rows) - len(full))
     return full
 
 
-def _has_both(text: str, summary: str) -> bool:
-    return bool(text.strip() and summary.strip())
+def _has_summary(summary: str | None) -> bool:
+    return summary is not None

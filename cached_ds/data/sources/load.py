@@ -52,7 +52,7 @@ def _load_files(arguments: DataArguments) -> DatasetDict:
 
 
 def _refuse_columns(arguments: DataArguments) -> None:
-    for name in ("text_column", "summary_column", "prefix_column"):
+    for name in ("text_column", "summary_column", "prefix_column", "text_lists", "prefix_separator"):
         if getattr(arguments, name) is not None:
             raise ValueError(
                 f"{name}={getattr(arguments, name)!r}: the embedded data set {arguments.dataset_name!r} has the "

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import codecs
 import csv
+import dataclasses
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
-from datasets import Dataset, Features, NamedSplit, Value
+from datasets import Dataset, NamedSplit
 from datasets.fingerprint import Hasher
 
-from cached_ds.data.columns import Columns
+from cached_ds.data.rows import Columns
 
 _WRITER_BATCH = 16
 Record = tuple[str, dict[str, Any]]
@@ -46,18 +47,17 @@ def check_file(path: Path, columns: Columns) -> None:
         ValueError: the first row that cannot be trained on, by file, line or row, and column.
     """
     for location, record in read_records(path):
-        for role, column in columns.roles().items():
-            check_value(record, column, role=role, where=f"{path}, {location}")
+        columns.read(record, where=f"{path}, {location}")
 
 
 def load_file(path: Path, columns: Columns, *, split: str) -> Dataset:
     """The checked file as an Arrow data set in the cache of `datasets`; it is made again when the file changes."""
     status = path.stat()
-    identity = (str(path.resolve()), status.st_size, status.st_mtime_ns, split, sorted(columns.roles().items()))
+    identity = (str(path.resolve()), status.st_size, status.st_mtime_ns, split, dataclasses.astuple(columns))
     return Dataset.from_generator(
         _documents,
-        features=Features({role: Value("string") for role in columns.roles()}),
-        gen_kwargs={"path": path, "roles": columns.roles()},
+        features=columns.features(),
+        gen_kwargs={"path": path, "columns": columns},
         split=NamedSplit(split),
         fingerprint=Hasher.hash(identity),
         writer_batch_size=_WRITER_BATCH,
@@ -69,28 +69,9 @@ def location_of(path: Path, number: int) -> str:
     return next(itertools.islice(read_records(path), number, None))[0]
 
 
-def _documents(path: Path, roles: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    for _, record in read_records(path):
-        yield {role: record[column] for role, column in roles.items()}
-
-
-def check_value(record: Mapping[str, Any], column: str, *, role: str, where: str) -> None:
-    """Refuse a record without text in a column.
-
-    Raises:
-        ValueError: no such column, something else than text in it, or nothing.
-    """
-    if column not in record:
-        raise ValueError(f"{where}: no column {column!r} for the {role}; the columns are {_listed(list(record))}")
-    value = record[column]
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: column {column!r} must hold text, not {type(value).__name__}")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{where}: column {column!r} holds half a character ({error.reason})") from error
-    if role != "prefix" and not value.strip():
-        raise ValueError(f"{where}: column {column!r} is empty; every document and every summary must have text")
+def _documents(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
+    for location, record in read_records(path):
+        yield columns.read(record, where=f"{path}, {location}")
 
 
 def _listed(names: Sequence[object]) -> str:
