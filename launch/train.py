@@ -162,16 +162,17 @@ def predict(trainer: CachedSeq2SeqTrainer, documents: Dataset, arguments: Argume
         bounds = intervals([one.scores for one in summaries.scored])
         metrics |= {f"predict_{name}": value for name, value in bounds.items()}
         if trainer.is_world_process_zero():
-            write_predictions(Path(str(trainer.args.output_dir)), summaries.scored)
+            ids = documents["id"] if "id" in documents.column_names else range(len(documents))
+            write_predictions(Path(str(trainer.args.output_dir)), ids, summaries.scored)
             show(summaries.scored[: arguments.model.num_samples], documents)
     save_metrics(trainer, "predict", metrics)
 
 
-def write_predictions(folder: Path, scored: Sequence[Scored]) -> None:
+def write_predictions(folder: Path, ids: Sequence[Any], scored: Sequence[Scored]) -> None:
     """Write `generated_predictions.txt`, a line each, and `predictions.jsonl` with references and scores."""
     lines = [" ".join(one.prediction.split()) for one in scored]
     (folder / "generated_predictions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    records = [{"id": number} | dataclasses.asdict(one) for number, one in enumerate(scored)]
+    records = [{"id": name} | dataclasses.asdict(one) for name, one in zip(ids, scored, strict=True)]
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     (folder / "predictions.jsonl").write_text(text, encoding="utf-8")
 

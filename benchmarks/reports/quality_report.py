@@ -60,16 +60,22 @@ def _with_range(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.1f}{spread}"
 
 
-def promises(rows: list[Row], *, window: int) -> list[Promise]:
-    """What is expected of whole documents, of truncation, and of the updates it takes (issue 15)."""
+def promises(rows: list[Row], *, window: int, values: int) -> list[Promise]:
+    """What is expected of whole documents, of truncation, and of the updates it takes (issue 15).
+
+    Truncation reports the facts that its window holds, and guesses the others among so many values.
+    """
     found = []
     for stage in stages_of(rows, "keyfacts"):
         whole, cut = (scores(rows, learner, "keyfacts", stage) for learner in (EXACT, TRUNCATED))
         recall = statistics.mean(whole) if whole else None
         found.append(Promise(f"{stage} words: facts reported from whole documents, %", recall, RECALL, at_least=True))
         share = 100 * window / int(stage)
+        share += (100 - share) / values
         away = abs(statistics.mean(cut) - share) if cut else None
-        found.append(Promise(f"{stage} words: truncation, points from the {share:.1f}% it reads", away, NEAR))
+        found.append(
+            Promise(f"{stage} words: truncation, points from the {share:.1f}% it reads or guesses", away, NEAR)
+        )
     return found + [_faster(rows, other) for other in (PUBLISHED, PREFIX)]
 
 

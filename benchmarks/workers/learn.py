@@ -38,7 +38,8 @@ from cached_ds.evaluation.rouge import rouge
 from cached_ds.models.shapes import make_config
 from subjects.learners import LEARNERS
 
-LEARNING_RATE, WARMUP, CLIP = 1e-3, 50, 1.0
+LEARNING_RATE, WARMUP, CLIP = 2e-3, 50, 1.0
+SIZES = {"d_model": 64, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "init_std": 0.125}  # half a tiny BART
 Batch = dict[str, Tensor]
 TOGETHER = 10  # documents that are read at once when writing
 
@@ -65,7 +66,7 @@ class Pupil:
         random.seed(settings["seed"])
         torch.manual_seed(settings["seed"])
         config = make_config("tiny-bart", tokenizer, positions=max(self.window, settings["target"]))
-        config.dropout = config.attention_dropout = settings["dropout"]
+        config.update(SIZES | {"dropout": settings["dropout"]})
         self.model: Any = BartForConditionalGeneration(config)
         self.reader: Any = cached_ds.attach(copy.deepcopy(self.model), window=self.window, windows_per_pass=8).eval()
         self.step = self._step()

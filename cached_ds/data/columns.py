@@ -55,6 +55,7 @@ def choose_columns(
         Columns(
             text=text or _refuse_choice("text", [name for name in free if name != summary], where),
             summary=summary or _refuse_choice("summary", [name for name in free if name != text], where),
+            id=_named(["id"], free),
         ),
         arguments,
         known,

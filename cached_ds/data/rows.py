@@ -22,6 +22,7 @@ class Columns:
         text: of the document.
         summary: of the summary.
         prefix: of the document's prefix; None: there is no such column.
+        id: of the document's name in its data set; None: there is no such column.
         text_lists: how a document that is a list is read, as `DataArguments.text_lists`.
         prefix_separator: what ends the prefix in the document's own column; None: no prefix is there.
     """
@@ -29,6 +30,7 @@ class Columns:
     text: str
     summary: str
     prefix: str | None = None
+    id: str | None = None
     text_lists: str | None = None
     prefix_separator: str | None = None
 
@@ -39,7 +41,8 @@ class Columns:
 
     def features(self) -> Features:
         """The types of what `read` returns."""
-        names = [*self.roles(), *(["prefix"] if self.prefix_separator is not None else [])]
+        extra = {"prefix": self.prefix_separator, "id": self.id}
+        names = [*self.roles(), *(name for name, given in extra.items() if given is not None)]
         types: dict[str, Any] = {name: Value("string") for name in names}
         return Features(types | ({"text": List(Value("string"))} if self.text_lists == "windows" else {}))
 
@@ -58,6 +61,8 @@ class Columns:
         texts: dict[str, Any] = {"text": text}
         if self.prefix_separator is not None:
             texts = split_prefix(str(text), self.prefix_separator, where=f"{where}: column {self.text!r}")
+        if self.id is not None:
+            texts["id"] = str(record.get(self.id, ""))
         others = {role: path for role, path in self.roles().items() if role != "text"}
         return texts | {role: text_at(record, path, role=role, where=where) for role, path in others.items()}
 

@@ -20,7 +20,7 @@ def tokenize_splits(
 ) -> DatasetDict:
     """Tokenize every split into the columns `input_ids`, `labels` and `length`.
 
-    Documents with prefixes also get `prefix_length`, those that are lists of texts `segment_lengths`.
+    Documents with prefixes also get `prefix_length`, those that are lists of texts `segment_lengths`; an `id` stays.
 
     Args:
         splits: splits with the columns text, summary and perhaps prefix, as `load_splits` returns them.
@@ -57,8 +57,8 @@ def _tokenize_split(rows: Any, split: str, tokenizer: PreTrainedTokenizerBase, a
         batched=True,
         batch_size=_BATCH,
         writer_batch_size=_BATCH,
-        remove_columns=rows.column_names,
-        features=_features(has_prefix, isinstance(rows.features["text"], List)),
+        remove_columns=[name for name in rows.column_names if name != "id"],
+        features=_features(rows.features, has_prefix=has_prefix),
         num_proc=workers if workers > 1 else None,
         load_from_cache_file=not arguments.overwrite_cache,
         fn_kwargs={
@@ -71,11 +71,12 @@ def _tokenize_split(rows: Any, split: str, tokenizer: PreTrainedTokenizerBase, a
     )
 
 
-def _features(has_prefix: bool, has_segments: bool) -> Features:
+def _features(given: Features, *, has_prefix: bool) -> Features:
     ids, number = List(Value("int32")), Value("int64")
     columns = {"input_ids": ids, "labels": ids, "length": number}
     columns |= {"prefix_length": number} if has_prefix else {}
-    return Features(columns | ({"segment_lengths": ids} if has_segments else {}))
+    columns |= {"segment_lengths": ids} if isinstance(given["text"], List) else {}
+    return Features(columns | {name: given[name] for name in given if name == "id"})
 
 
 def _tokenize_batch(

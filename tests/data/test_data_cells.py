@@ -44,7 +44,14 @@ def from_disk(folder: Path, row: dict[str, Any], flags: dict[str, Any]) -> list[
 @pytest.mark.parametrize(("row", "flags", "texts"), READ, ids=[str(flags) for _, flags, _ in READ])
 def test_a_row_is_read_alike_from_files_and_data_sets(tmp_path, source, row, flags, texts):
     wanted = dict(zip(("text", "summary", "prefix"), texts, strict=False))
-    assert source(tmp_path, row, flags) == [wanted]
+    assert [{role: each[role] for role in each if role != "id"} for each in source(tmp_path, row, flags)] == [wanted]
+
+
+@pytest.mark.parametrize("source", [from_file, from_disk])
+@pytest.mark.parametrize(("name", "value"), [("id", "a7"), ("ID", 7)])
+def test_a_documents_id_is_kept(tmp_path, source, name, value):
+    row = {name: value, "text": "a", "summary": "b"}
+    assert source(tmp_path, row, {}) == [{"text": "a", "summary": "b", "id": str(value)}]
 
 
 def test_the_longest_column_is_meant():

@@ -54,7 +54,7 @@ def test_unknown_layouts_columns_are_chosen_by_name(serve: Any) -> None:
     splits = load_splits(DataArguments(dataset_name="some/set", dataset_config_name="v1", prefix_column="c"))
     assert hub.asked == {"path": "some/set", "name": "v1"}
     assert list(splits) == ["train", "test"]
-    assert splits["test"].to_list() == [{"text": "x", "summary": "y", "prefix": "z"}]
+    assert splits["test"].to_list() == [{"text": "x", "summary": "y", "prefix": "z", "id": "w"}]
 
 
 def test_scripts_are_read_from_the_parquet_export(serve: Any) -> None:

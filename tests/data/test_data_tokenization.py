@@ -42,6 +42,12 @@ def test_documents_are_whole_and_framed(family: str) -> None:
     assert done["train"].features["input_ids"].feature.dtype == "int32"
 
 
+def test_ids_stay() -> None:
+    names = [f"document {i}" for i in range(40)]
+    done = tokenize_splits(splits(id=names), tokenizer=TOKENIZERS["bart"], arguments=flags())["train"]
+    assert list(done["id"]) == names
+
+
 @pytest.mark.parametrize("longest", [None, 30])
 @pytest.mark.parametrize("family", sorted(FRAMES))
 def test_every_text_of_a_list_is_a_segment(family: str, longest: int | None) -> None:

@@ -35,7 +35,7 @@ SUMMARY, LINES, SCENES = text(5), [text(40, start=n) for n in range(40)], [text(
 ROWS = {
     "govreport": ({"report": text(1500), "summary": SUMMARY}, [text(1500)]),
     "summscreen_fd": ({"Transcript": LINES, "Recap": [SUMMARY, "word9"], "File Name": "x"}, [" ".join(LINES)]),
-    "qmsum": ({"id": 0, "src": f"<s> {text(3)}</s> {text(1500)}", "tgt": SUMMARY}, [text(1500)]),
+    "qmsum": ({"id": "meeting 7", "src": f"<s> {text(3)}</s> {text(1500)}", "tgt": SUMMARY}, [text(1500)]),
     "mensa": ({"name": "film", "scenes": SCENES, "summary": SUMMARY, "labels": [1, 0, 1]}, SCENES),
     "booksum": ({"text": text(1500), "summary": SUMMARY}, [text(1500)]),
     "booksum-copy": ({"text": text(1500), "summary": [{"source": "s", "text": SUMMARY}]}, [text(1500)]),
@@ -119,6 +119,7 @@ def test_a_recipe_trains_validates_predicts_and_says_how(name, command, tmp_path
     assert state["best_metric"] == max(log["eval_rouge1"] for log in state["log_history"] if "eval_rouge1" in log)
     record = json.loads((tmp_path / "out/predictions.jsonl").read_text().splitlines()[0])
     assert record["reference"] == SUMMARY and record["prediction"]
+    assert record["id"] == ROWS[name][0].get("id", 0)
 
 
 @pytest.mark.parametrize("name", ROWS)
