@@ -14,6 +14,7 @@ from cached_ds.models.families import Family
 from cached_ds.planning.budget import Budget
 from cached_ds.replay.window_batch import WindowBatch
 from cached_ds.settings.config import CachedConfig
+from cached_ds.windows.cut import Window
 
 
 @dataclass
@@ -24,12 +25,14 @@ class ModelCall:
         prefix_lengths: [B], as given to the model; the encoder takes them.
         keep_projections: whether cross-attention is to keep keys and values: the encoder decides, the decoder reads it.
         learns: whether the model has anything trainable; anchors alone would let a frozen one seem to train.
+        windows: that the encoder has cut the documents into, in order.
         window_batch: what the encoder's layers replay, under the layer schedule and while the encoder runs.
     """
 
     prefix_lengths: Tensor | None = None
     keep_projections: bool = False
     learns: bool = True
+    windows: list[Window] = field(default_factory=list)
     window_batch: WindowBatch | None = None
 
     def take_prefix(self) -> Tensor | None:

@@ -103,7 +103,7 @@ class Windowed(Swapped):
         state, device = self._cached_ds, input_ids.device
         batch = Batch.on_host(input_ids, attention_mask, prefix_lengths, global_attention_mask)
         cutter = Cutter(state.config, state.family, self.config)
-        windows = cutter.windows(batch)
+        windows = state.call.windows = cutter.windows(batch)
         self._count(windows, batch)
         tuner = Tuner(state.config, state.budget, cutter, batch, self._encoding(), self, self._layers())
         passes = cutter.passes(windows, batch, device, windows_per_pass=tuner.prepare())
