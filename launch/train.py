@@ -29,6 +29,8 @@ try:
     from cached_ds import CachedSeq2SeqTrainer, cli
     from cached_ds.data import WholeDocumentCollator
     from cached_ds.evaluation import curves as report
+    from cached_ds.evaluation.attribution.predictions import attribute_predictions
+    from cached_ds.evaluation.attribution.records import RECORDS, write_records
     from cached_ds.evaluation.metrics import Scored, SummaryMetrics, intervals
     from cached_ds.leaving import give_up, leave
     from cached_ds.ranks import logs as rank_logs
@@ -152,6 +154,8 @@ def predict(trainer: CachedSeq2SeqTrainer, documents: Dataset, arguments: Argume
         if trainer.is_world_process_zero():
             write_predictions(Path(str(trainer.args.output_dir)), summaries.scored)
             show(summaries.scored[: arguments.model.num_samples], documents)
+    if arguments.model.attribution:
+        write_attribution(trainer, documents, result.predictions, occlusion=arguments.model.attribution == "occlusion")
     save_metrics(trainer, "predict", metrics)
 
 
@@ -162,6 +166,14 @@ def write_predictions(folder: Path, scored: Sequence[Scored]) -> None:
     records = [{"id": number} | dataclasses.asdict(one) for number, one in enumerate(scored)]
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     (folder / "predictions.jsonl").write_text(text, encoding="utf-8")
+
+
+def write_attribution(trainer: CachedSeq2SeqTrainer, documents: Dataset, predictions: Any, *, occlusion: bool) -> None:
+    """Write `attribution.jsonl`: where the sentences of all predicted summaries come from."""
+    tokenizer: Any = trainer.processing_class
+    records = attribute_predictions(trainer.model, documents, predictions, tokenizer=tokenizer, occlusion=occlusion)
+    if trainer.is_world_process_zero():
+        write_records(Path(str(trainer.args.output_dir)) / RECORDS, records)
 
 
 def show(scored: Sequence[Scored], documents: Dataset) -> None:

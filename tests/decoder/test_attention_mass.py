@@ -12,6 +12,7 @@ from cached_ds.decoder.attention_mass import WeighedDocuments
 from cached_ds.windows.cut import find_runs, whole_rows
 from helpers import tiny
 from helpers.compare import EXACT
+from helpers.seen_shapes import SeenShapes
 
 LENGTH, TARGET = 75, 9
 
@@ -95,6 +96,16 @@ def test_masses_sum_to_one(dtype, most, schedule):
     model, _, states, windows = read("bart", dtype=dtype, schedule=schedule)
     masses, _ = weigh(model, states, windows)
     assert masses.dtype == dtype and (masses.sum(1) - 1).abs().max() < most
+
+
+def test_no_weight_is_kept():
+    model, reference, states, windows = read("bart")
+    with SeenShapes() as ours:
+        weigh(model, states, windows, tile=5)
+    with SeenShapes() as theirs:
+        expected(reference, states, windows)
+    assert not ours.holding(TARGET, LENGTH)
+    assert theirs.holding(TARGET, LENGTH), "the test sees nothing"
 
 
 def test_windows_that_overlap_keep_adjacent_states():
