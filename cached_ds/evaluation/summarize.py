@@ -75,7 +75,9 @@ def summarize(
         OSError: a folder without a model.
     """
     model, tokenizer = _loaded(model_name, window=window, cross_cache=cross_cache)
-    how = {"num_beams": num_beams or model.generation_config.num_beams or 1, "max_new_tokens": max_new_tokens}
+    beams = num_beams or model.generation_config.num_beams or 1
+    how = {"num_beams": beams, "max_new_tokens": max_new_tokens}
+    used: dict[str, Any] = {"model": model_name, "window": window, **how}
     for document in documents:
         ids = torch.tensor([document_ids(tokenizer, document.text)], device=model.device)
         with _watched(model, document.name, max_new_tokens) as criteria:
@@ -85,7 +87,9 @@ def summarize(
             document=document.name,
             summary=str(tokenizer.decode(found[0], skip_special_tokens=True)).strip(),
             attribution=attribute(reading, found, tokenizer=tokenizer) if attribute else None,
-            **{"tokens": ids.shape[1], "windows": len(reading.windows), "model": model_name, "window": window, **how},
+            tokens=ids.shape[1],
+            windows=len(reading.windows),
+            **used,
         )
 
 

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
 from cached_ds.evaluation.attribution.attribute import attribute
-from cached_ds.evaluation.attribution.reading import Reading
+from cached_ds.evaluation.attribution.reading import Reading, is_sharded
 from cached_ds.evaluation.metrics import decode
 
 
@@ -41,7 +40,7 @@ def attribute_predictions(
         tokenizer: decodes both.
         occlusion: as in `attribute`.
     """
-    rank, ranks = (0, 1) if _is_sharded(model) else (PartialState().process_index, PartialState().num_processes)
+    rank, ranks = (0, 1) if is_sharded(model) else (PartialState().process_index, PartialState().num_processes)
     own = []
     for number in range(rank, len(documents), ranks):
         row, summary = documents[number], _unpadded(predictions[number], tokenizer)
@@ -55,11 +54,6 @@ def attribute_predictions(
         own.append((number, named | size | dataclasses.asdict(found)))
     gathered = gather_object(own) if ranks > 1 else own
     return [record for _, record in sorted(gathered, key=lambda pair: pair[0])]
-
-
-def _is_sharded(model: Any) -> bool:
-    """Whether ranks gather its parameters together."""
-    return any(isinstance(each, DTensor) or hasattr(each, "ds_numel") for each in model.parameters())
 
 
 def _unpadded(ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:

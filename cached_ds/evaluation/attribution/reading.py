@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from cached_ds.decoder.attention_mass import WeighedDocuments
 from cached_ds.replay.sums import sum_dtype
@@ -34,9 +35,17 @@ class Reading:
 
     @classmethod
     def of(cls, model: Any, ids: Tensor, *, prefix_lengths: Tensor | None = None) -> Reading:
-        """Read a document [1, L], with a prefix of `prefix_lengths` [1] tokens if it has one."""
+        """Read a document [1, L], with a prefix of `prefix_lengths` [1] tokens if it has one.
+
+        Where ranks gather parameters together, only a call of the whole model gathers those that its parts share.
+        """
         encoder = model.get_encoder()
-        outputs = encoder(input_ids=ids, prefix_lengths=prefix_lengths)
+        if is_sharded(model):
+            start = torch.full_like(ids[:, :1], model.config.decoder_start_token_id)
+            found = model(input_ids=ids, prefix_lengths=prefix_lengths, decoder_input_ids=start, use_cache=False)
+            outputs = encoder._cached_ds.family.output(last_hidden_state=found.encoder_last_hidden_state)
+        else:
+            outputs = encoder(input_ids=ids, prefix_lengths=prefix_lengths)
         windows = encoder._cached_ds.call.windows
         return cls(model, ids, outputs, [range(each.start, each.start + each.last - each.first) for each in windows])
 
@@ -64,3 +73,8 @@ class Reading:
         found = self.model(encoder_outputs=outputs, decoder_input_ids=summary[:, :-1], use_cache=False, **options)
         logits = found.logits[0]
         return -F.cross_entropy(logits.to(sum_dtype(logits)), summary[0, 1:], reduction="none").cpu()
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether ranks gather the parameters of a model together."""
+    return any(isinstance(each, DTensor) or hasattr(each, "ds_numel") for each in model.parameters())
