@@ -130,8 +130,11 @@ def _attribute(arguments: argparse.Namespace) -> Callable[..., Attribution] | No
         if arguments.occlusion:
             raise ValueError("--occlusion: its results are written by --attribution FILE.jsonl, which is not given")
         return None
-    if not Path(arguments.attribution).parent.is_dir():
-        raise ValueError(f"--attribution {arguments.attribution}: its folder does not exist")
+    path = Path(arguments.attribution)
+    if path.suffix != ".jsonl" or arguments.attribution in arguments.files:
+        raise ValueError(f"--attribution {path} is refused; allowed is a .jsonl file that is none of the documents")
+    if not path.parent.is_dir():
+        raise ValueError(f"--attribution {path}: its folder does not exist")
     from cached_ds.evaluation.attribution.attribute import attribute  # needs the libraries of training
 
     return functools.partial(attribute, occlusion=arguments.occlusion)

@@ -9,9 +9,9 @@ Engines: tensors go in, one tensor comes out (docs/design.md, "The engines' cont
 and part of its layer's unit for FSDP2.
 
 `generate` puts a cache of its own in the place of Hugging Face's (cross_cache.py). A caller may give the placeholder of
-states of its own, which weigh the windows (attention_mass.py). Other calls that fill or use a cache
-of keys and values, or that ask for attention weights, are left to Hugging Face. Reentrant checkpointing would cut off
-the graph of H and is refused.
+states of its own, which weigh the windows (attention_mass.py). Other calls that fill or use a cache of keys and values,
+or that ask for attention weights, are left to Hugging Face. Reentrant checkpointing would cut off the graph of H and is
+refused.
 
 Shapes: B documents, n beams of each (1 but in `generate`), L padded source length, S tile length, T target length,
 D width, H heads.

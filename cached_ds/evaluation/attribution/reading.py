@@ -41,8 +41,8 @@ class Reading:
         """
         encoder = model.get_encoder()
         if is_sharded(model):
-            start = torch.full_like(ids[:, :1], model.config.decoder_start_token_id)
-            found = model(input_ids=ids, prefix_lengths=prefix_lengths, decoder_input_ids=start, use_cache=False)
+            given = {"input_ids": ids, "prefix_lengths": prefix_lengths, "decoder_input_ids": ids[:, :1]}
+            found = model(**given, use_cache=False)
             outputs = encoder._cached_ds.family.output(last_hidden_state=found.encoder_last_hidden_state)
         else:
             outputs = encoder(input_ids=ids, prefix_lengths=prefix_lengths)
