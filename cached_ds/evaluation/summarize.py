@@ -75,8 +75,7 @@ def summarize(
         OSError: a folder without a model.
     """
     model, tokenizer = _loaded(model_name, window=window, cross_cache=cross_cache)
-    beams = num_beams or model.generation_config.num_beams or 1
-    how = {"num_beams": beams, "max_new_tokens": max_new_tokens}
+    how = {"num_beams": num_beams or model.generation_config.num_beams or 1, "max_new_tokens": max_new_tokens}
     used: dict[str, Any] = {"model": model_name, "window": window, **how}
     for document in documents:
         ids = torch.tensor([document_ids(tokenizer, document.text)], device=model.device)
@@ -87,9 +86,7 @@ def summarize(
             document=document.name,
             summary=str(tokenizer.decode(found[0], skip_special_tokens=True)).strip(),
             attribution=attribute(reading, found, tokenizer=tokenizer) if attribute else None,
-            tokens=ids.shape[1],
-            windows=len(reading.windows),
-            **used,
+            **used | {"tokens": ids.shape[1], "windows": len(reading.windows)},
         )
 
 
