@@ -1,25 +1,33 @@
 """The console script `cached-ds`: commands around a training run; training itself is launch/train.py.
 
 Before a run, on all its ranks: `torchrun --nproc_per_node 2 --no-python cached-ds doctor recipe.yaml`.
-After a run: `cached-ds report runs/quickstart`.
+After a run: `cached-ds report runs/quickstart`, and `cached-ds summarize` with `--attribution`.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 
-from cached_ds.evaluation import curves as report
+from cached_ds.evaluation import curves
+from cached_ds.evaluation.attribution.page import write_page
+from cached_ds.evaluation.attribution.records import RECORDS, write_records
 from cached_ds.evaluation.document_files import read_documents
 from cached_ds.evaluation.summarize import summarize
 from cached_ds.leaving import give_up, leave
 from cached_ds.run.flags import without_local_rank
 from cached_ds.settings.extras import MissingExtra
+
+if TYPE_CHECKING:
+    from cached_ds.evaluation.attribution.attribute import Attribution
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cached-ds", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    draw = commands.add_parser("report", help="draw the curves of a training run")
-    draw.add_argument("output_dir", help="the --output_dir of the run")
-    draw.set_defaults(run=lambda arguments: print(report.draw(arguments.output_dir)))
+    draw = commands.add_parser("report", help="draw the curves of a training run, and where summaries come from")
+    draw.add_argument("path", help="the --output_dir of the run, or a file of summarize --attribution")
+    draw.set_defaults(run=_report)
     write = commands.add_parser("summarize", help="summarize whole documents")
     write.add_argument("--model", required=True, help="a trained model: a folder, or a hub name")
     write.add_argument("files", nargs="+", metavar="FILE", help="text, .jsonl, .pdf or .html; - is standard input")
@@ -54,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     write.add_argument("--max_new_tokens", type=_positive, default=128, help="longest summary in tokens (default: 128)")
     write.add_argument("--cross_cache", choices=("kv", "none"), default="kv", help="none: less memory (default: kv)")
     write.add_argument("--json", action="store_true", help="write a JSON object per document and line")
+    write.add_argument("--attribution", metavar="FILE.jsonl", help="write where each sentence comes from, for report")
+    write.add_argument("--occlusion", action="store_true", help="score each sentence without its first window too")
     write.set_defaults(run=_summarize)
     examine = commands.add_parser("doctor", help="examine all ranks before a long run", add_help=False)
     examine.set_defaults(run=_doctor)  # it has a parser of its own for the rest, --help included
@@ -87,17 +97,47 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return code
 
 
+def _report(arguments: argparse.Namespace) -> None:
+    """The page of a file of records; of a folder both the page and the curves, where it has what they show."""
+    path = Path(arguments.path)
+    records = path / RECORDS if path.is_dir() else path
+    if records.is_file():
+        print(write_page(records))
+    if not records.is_file() or (path / curves.STATE).is_file():
+        print(curves.draw(path))
+
+
 def _summarize(arguments: argparse.Namespace) -> None:
     """Every file is read before the model is loaded; a document is named where there are several."""
+    options = {name: getattr(arguments, name) for name in ("window", "num_beams", "max_new_tokens", "cross_cache")}
+    options["attribute"] = _attribute(arguments)
     documents = [
         document for path in arguments.files for document in read_documents(path, text_column=arguments.text_column)
     ]
-    options = {name: getattr(arguments, name) for name in ("window", "num_beams", "max_new_tokens", "cross_cache")}
-    for summary in summarize(arguments.model, documents, **options):
+    for number, summary in enumerate(summarize(arguments.model, documents, **options)):
+        record = dataclasses.asdict(summary)
+        if sources := record.pop("attribution"):
+            write_records(Path(arguments.attribution), [record | sources], append=number > 0)
         if arguments.json:
-            print(json.dumps(dataclasses.asdict(summary), ensure_ascii=False), flush=True)
+            print(json.dumps(record, ensure_ascii=False), flush=True)
         else:
             print(f"{summary.document}: {summary.summary}" if len(documents) > 1 else summary.summary, flush=True)
+
+
+def _attribute(arguments: argparse.Namespace) -> Callable[..., Attribution] | None:
+    """What says where sentences come from, if a file is to hold it; its folder must be there before any work."""
+    if arguments.attribution is None:
+        if arguments.occlusion:
+            raise ValueError("--occlusion: its results are written by --attribution FILE.jsonl, which is not given")
+        return None
+    path = Path(arguments.attribution)
+    if path.suffix != ".jsonl" or arguments.attribution in arguments.files:
+        raise ValueError(f"--attribution {path} is refused; allowed is a .jsonl file that is none of the documents")
+    if not path.parent.is_dir():
+        raise ValueError(f"--attribution {path}: its folder does not exist")
+    from cached_ds.evaluation.attribution.attribute import attribute  # needs the libraries of training
+
+    return functools.partial(attribute, occlusion=arguments.occlusion)
 
 
 if __name__ == "__main__":

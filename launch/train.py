@@ -29,6 +29,8 @@ try:
     from cached_ds import CachedSeq2SeqTrainer, cli
     from cached_ds.data import WholeDocumentCollator
     from cached_ds.evaluation import curves as report
+    from cached_ds.evaluation.attribution.predictions import attribute_predictions
+    from cached_ds.evaluation.attribution.records import RECORDS, write_records
     from cached_ds.evaluation.bertscore import BertScore
     from cached_ds.evaluation.metrics import Scored, Scorer, SummaryMetrics, intervals
     from cached_ds.evaluation.rouge import Rouge
@@ -165,6 +167,8 @@ def predict(trainer: CachedSeq2SeqTrainer, documents: Dataset, arguments: Argume
             ids = documents["id"] if "id" in documents.column_names else range(len(documents))
             write_predictions(Path(str(trainer.args.output_dir)), ids, summaries.scored)
             show(summaries.scored[: arguments.model.num_samples], documents)
+    if arguments.model.attribution:
+        write_attribution(trainer, documents, result.predictions, occlusion=arguments.model.attribution == "occlusion")
     save_metrics(trainer, "predict", metrics)
 
 
@@ -175,6 +179,14 @@ def write_predictions(folder: Path, ids: Sequence[Any], scored: Sequence[Scored]
     records = [{"id": name} | dataclasses.asdict(one) for name, one in zip(ids, scored, strict=True)]
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     (folder / "predictions.jsonl").write_text(text, encoding="utf-8")
+
+
+def write_attribution(trainer: CachedSeq2SeqTrainer, documents: Dataset, predictions: Any, *, occlusion: bool) -> None:
+    """Write `attribution.jsonl`: where the sentences of all predicted summaries come from."""
+    tokenizer: Any = trainer.processing_class
+    records = attribute_predictions(trainer.model, documents, predictions, tokenizer=tokenizer, occlusion=occlusion)
+    if trainer.is_world_process_zero():
+        write_records(Path(str(trainer.args.output_dir)) / RECORDS, records)
 
 
 def show(scored: Sequence[Scored], documents: Dataset) -> None:

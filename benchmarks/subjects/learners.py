@@ -16,7 +16,7 @@ from torch import Tensor
 from peers import partial as parts
 from peers import published, truncation
 
-SAMPLED = 2  # windows
+SAMPLED = 8  # windows of a batch
 
 
 @dataclass(frozen=True)

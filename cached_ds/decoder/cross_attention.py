@@ -8,9 +8,10 @@ tile (replay_by_tile.py).
 Engines: tensors go in, one tensor comes out (docs/design.md, "The engines' contract"); the module is a leaf for ZeRO-3
 and part of its layer's unit for FSDP2.
 
-`generate` puts a cache of its own in the place of Hugging Face's (cross_cache.py). Other calls that fill or use a cache
-of keys and values, or that ask for attention weights, are left to Hugging Face. Reentrant checkpointing would cut off
-the graph of H and is refused.
+`generate` puts a cache of its own in the place of Hugging Face's (cross_cache.py). A caller may give the placeholder of
+states of its own, which weigh the windows (attention_mass.py). Other calls that fill or use a cache of keys and values,
+or that ask for attention weights, are left to Hugging Face. Reentrant checkpointing would cut off the graph of H and is
+refused.
 
 Shapes: B documents, n beams of each (1 but in `generate`), L padded source length, S tile length, T target length,
 D width, H heads.
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from cached_ds.decoder.attention_mass import WeighedDocuments
 from cached_ds.decoder.cross_cache import DocumentCache, KeptDocuments, Projections, cache_in
 from cached_ds.decoder.document_states import DocumentStates
 from cached_ds.decoder.replay_by_tile import AttentionCall, attend
@@ -70,7 +72,7 @@ class Streamed(Swapped):
         assert documents is not None, "set by __call__"
         way = self._way()
         q = _folded(way.heads(getattr(self, self.names.query)(hidden_states)), documents.shape[0])
-        if isinstance(documents, KeptDocuments):
+        if isinstance(documents, KeptDocuments | WeighedDocuments):
             output = documents.attend(q, way)
         else:
             output = attend(self._attention_call(documents, q, way), q)
@@ -140,8 +142,10 @@ def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     states, mask = kwargs.get("encoder_hidden_states"), kwargs.get("encoder_attention_mask")
     if states is None:
         return args, kwargs
-    past = cache_in(kwargs)
-    if isinstance(past, DocumentCache):
+    past, documents = cache_in(kwargs), DocumentStates.find(states)
+    if documents is not None:  # the caller has made them
+        _put(documents, kwargs)
+    elif isinstance(past, DocumentCache):
         if past.documents is None:
             past.documents = KeptDocuments(states, _runs(states, mask), config=decoder._cached_ds.config)
         _put(past.documents, kwargs)

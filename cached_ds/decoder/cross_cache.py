@@ -118,10 +118,11 @@ class KeptDocuments(DocumentStates):
             if layer.key not in self.kept:
                 self.kept[layer.key] = self._made(q, layer)
             kept = self.kept[layer.key]
-            return _attend(q, kernel, with_rows(kept.tiles, kept.rows, q.device), layer.unpack)
+            return attend_to(q, kernel.forward, with_rows(kept.tiles, kept.rows, q.device), layer.unpack)
         if _is_cheaper_moved(q, layer):
             return _attend_to_states(self, q, layer)
-        return _attend(q, kernel, with_rows(self.tiles_for(q, kernel), self.states, q.device), layer.project)
+        parts = with_rows(self.tiles_for(q, kernel), self.states, q.device)
+        return attend_to(q, kernel.forward, parts, layer.project)
 
     def _made(self, q: Tensor, layer: Projections) -> KeptKeysAndValues:
         """Keys and values of a layer, in a buffer where the config says."""
@@ -159,24 +160,31 @@ def _attend_to_states(documents: DocumentStates, q: Tensor, layer: Projections) 
     # The fused kernel of the CPU shares its work among heads, and here is one.
     kernel = Plain(layer.scale, layer.dropout) if q.device.type == "cpu" else layer.kernel(moved)
     parts = with_rows(documents.tiles_for(moved, kernel), documents.states, q.device)
-    found = _attend(moved, kernel, parts, lambda h: (h[None, None], h[None, None]))
+    found = attend_to(moved, kernel.forward, parts, lambda h: (h[None, None], h[None, None]))
     found = found.squeeze(1).unflatten(1, q.shape[1:3]) @ value.transpose(-1, -2)
     bias: Any = layer.value.bias
     return found if bias is None else found + bias.unflatten(0, (-1, 1, layer.head_width))
 
 
-def _attend(
+def attend_to(
     q: Tensor,
-    kernel: Kernel,
+    forward: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Any]],
     parts: Iterable[tuple[Tile, Tensor]],
     split: Callable[[Tensor], tuple[Tensor, Tensor]],
 ) -> Tensor:
-    """Attention of queries to keys and values, which are split from the rows [S, ...] of each tile."""
+    """Attention of queries [B, H, M, d] to documents whose rows come tile by tile; the result has the same shape.
+
+    Args:
+        q: the queries.
+        forward: a kernel's, called once for each tile, in order.
+        parts: each tile with its rows [S, ...].
+        split: makes keys and values [1, H, S, d] of them.
+    """
     output = torch.zeros_like(q, dtype=sum_dtype(q), memory_format=torch.contiguous_format)
     lse = torch.full_like(output[..., 0], -torch.inf)
     for tile, part in parts:
         keys, values = split(part.to(q.dtype))
-        found, total, _ = kernel.forward(tile.of(q), keys, values)
+        found, total, _ = forward(tile.of(q), keys, values)
         merge_(tile.of(output), tile.of(lse), found, total)
     return output.to(q.dtype)
 

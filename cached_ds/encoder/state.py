@@ -15,6 +15,7 @@ from cached_ds.models.families import Family
 from cached_ds.planning.budget import Budget
 from cached_ds.replay.window_batch import WindowBatch
 from cached_ds.settings.config import CachedConfig
+from cached_ds.windows.cut import Window
 
 # Arguments of the model that are the encoder's alone: what of a document is repeated, and where windows begin.
 LENGTHS = ("prefix_lengths", "segment_lengths")
@@ -33,12 +34,14 @@ class ModelCall:
         lengths: those of `LENGTHS` that were given to the model, [B] and [B, S]; the encoder takes them.
         keep_projections: whether cross-attention is to keep keys and values: the encoder decides, the decoder reads it.
         learns: whether the model has anything trainable; anchors alone would let a frozen one seem to train.
+        windows: that the encoder has cut the documents into, in order.
         window_batch: what the encoder's layers replay, under the layer schedule and while the encoder runs.
     """
 
     lengths: Mapping[str, Tensor] = field(default_factory=dict)
     keep_projections: bool = False
     learns: bool = True
+    windows: list[Window] = field(default_factory=list)
     window_batch: WindowBatch | None = None
 
     def take_lengths(self) -> Mapping[str, Tensor]:

@@ -106,7 +106,7 @@ class Windowed(Swapped):
         state, device = self._cached_ds, input_ids.device
         batch = Batch.on_host(input_ids, attention_mask, prefix_lengths, segment_lengths, global_attention_mask)
         cutter = Cutter(state.config, state.family, self.config)
-        windows = cutter.windows(batch)
+        windows = state.call.windows = cutter.windows(batch)
         self._count(windows, batch)
         tuner = Tuner(state.config, state.budget, cutter, batch, self._encoding(), self, self._layers())
         sample = draw(windows, state.config.sampled_windows if self.training and anchor.requires_grad else None)

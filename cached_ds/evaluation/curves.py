@@ -8,7 +8,7 @@ from typing import Any
 
 from cached_ds.settings.extras import needed_by
 
-PICTURE = "training.png"
+STATE, PICTURE = "trainer_state.json", "training.png"
 
 
 def draw(output_dir: str | Path) -> Path:
@@ -21,9 +21,11 @@ def draw(output_dir: str | Path) -> Path:
     with needed_by(__name__):
         from matplotlib.figure import Figure  # slow to import, and most ranks and commands draw nothing
 
-    state = Path(output_dir) / "trainer_state.json"
+    state = Path(output_dir) / STATE
     if not state.is_file():
-        raise ValueError(f"{output_dir}: no trainer_state.json here; give the --output_dir of a training run")
+        raise ValueError(
+            f"{output_dir}: no {STATE} here; give the --output_dir of a training run, or a file of --attribution"
+        )
     history = json.loads(state.read_text(encoding="utf-8"))["log_history"]
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     loss, quality = figure.subplots(1, 2)

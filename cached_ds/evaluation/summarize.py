@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, StoppingCriteria, StoppingCriteriaList
 
 from cached_ds.attachment import attach
+from cached_ds.evaluation.attribution.reading import Reading
 from cached_ds.evaluation.document_files import TextDocument
 from cached_ds.models.hub import check_source
 from cached_ds.models.token_ids import document_ids
+
+if TYPE_CHECKING:
+    from cached_ds.evaluation.attribution.attribute import Attribution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,7 @@ class Summary:
         window: tokens of a window.
         num_beams: of generation.
         max_new_tokens: of the summary.
+        attribution: where its sentences come from, if that was asked for; `--json` leaves it out.
     """
 
     document: str
@@ -40,6 +45,7 @@ class Summary:
     window: int
     num_beams: int
     max_new_tokens: int
+    attribution: Attribution | None = None
 
 
 @torch.no_grad()
@@ -51,6 +57,7 @@ def summarize(
     num_beams: int | None = None,
     max_new_tokens: int = 128,
     cross_cache: str = "kv",
+    attribute: Callable[..., Attribution] | None = None,
 ) -> Iterator[Summary]:
     """Yield each document's summary; a bar on stderr counts windows and then tokens.
 
@@ -61,27 +68,37 @@ def summarize(
         num_beams: None: the model's own.
         max_new_tokens: of a summary.
         cross_cache: as in `CachedConfig`.
+        attribute: says where the sentences come from, as `attribution.attribute` does; None: nobody asks.
 
     Raises:
         ValueError: a window that the model cannot read; a model that can be had nowhere.
         OSError: a folder without a model.
     """
+    model, tokenizer = _loaded(model_name, window=window, cross_cache=cross_cache)
+    how = {"num_beams": num_beams or model.generation_config.num_beams or 1, "max_new_tokens": max_new_tokens}
+    used: dict[str, Any] = {"model": model_name, "window": window, **how}
+    for document in documents:
+        ids = torch.tensor([document_ids(tokenizer, document.text)], device=model.device)
+        with _watched(model, document.name, max_new_tokens) as criteria:
+            reading = Reading.of(model, ids)
+            found = model.generate(input_ids=ids, encoder_outputs=reading.outputs, stopping_criteria=criteria, **how)
+        yield Summary(
+            document=document.name,
+            summary=str(tokenizer.decode(found[0], skip_special_tokens=True)).strip(),
+            attribution=attribute(reading, found, tokenizer=tokenizer) if attribute else None,
+            **used | {"tokens": ids.shape[1], "windows": len(reading.windows)},
+        )
+
+
+def _loaded(model_name: str, *, window: int, cross_cache: str) -> tuple[Any, Any]:
+    """The attached model, ready to write, and its tokenizer."""
     check_source(model_name, flag="model")
     tokenizer = AutoTokenizer.from_pretrained(model_name)
     model: Any = AutoModelForSeq2SeqLM.from_pretrained(model_name)
     attach(model, window=window, cross_cache=cross_cache).eval()
     model.to(torch.accelerator.current_accelerator() or "cpu")
     model.generation_config.max_length = None  # transformers would warn that there are two limits
-    how = {"num_beams": num_beams or model.generation_config.num_beams or 1, "max_new_tokens": max_new_tokens}
-    counters = model.get_encoder()._cached_ds.counters
-    for document in documents:
-        ids = torch.tensor([document_ids(tokenizer, document.text)], device=model.device)
-        before = counters.windows_read
-        with _watched(model, document.name, max_new_tokens) as criteria:
-            found = model.generate(input_ids=ids, stopping_criteria=criteria, **how)
-        text, windows = tokenizer.decode(found[0], skip_special_tokens=True), counters.windows_read - before
-        size = {"tokens": ids.shape[1], "windows": windows}
-        yield Summary(document=document.name, summary=str(text).strip(), model=model_name, window=window, **size, **how)
+    return model, tokenizer
 
 
 class _Tokens(StoppingCriteria):

@@ -31,6 +31,8 @@ from cached_ds.settings.config import CachedConfig
 from cached_ds.settings.extras import MissingExtra
 from cached_ds.settings.unknown_names import CARELESS
 
+WAYS = ("attention", "occlusion")  # of attribution
+
 
 @dataclass(kw_only=True)
 class ModelArguments:
@@ -61,6 +63,9 @@ class ModelArguments:
         "The layer of that model whose states are compared. Default: the one that bert-score knows for its name."
     )
     num_samples: int = flag("Show this many generated summaries at the end.", default=3)
+    attribution: str | None = flag(
+        "Write where each sentence of the predicted summaries comes from: attention, or occlusion, which checks it too."
+    )
 
     def from_hub(self) -> dict[str, str | None]:
         """What `from_pretrained` has to know of the hub."""
@@ -82,6 +87,8 @@ class ModelArguments:
                 raise ValueError(f"--{name} {getattr(self, name)} is refused; allowed is {' or '.join(allowed)}")
         if self.bertscore_num_layers is not None and self.bertscore_model is None:
             raise ValueError("--bertscore_num_layers needs --bertscore_model, whose layer it is")
+        if self.attribution not in (None, *WAYS):
+            raise ValueError(f"--attribution {self.attribution} is refused; allowed is {' or '.join(WAYS)}")
         for name, value, low in (
             ("vocab_size", self.vocab_size, 300),
             ("num_beams", 1 if self.num_beams is None else self.num_beams, 1),
@@ -146,7 +153,7 @@ def parse(argv: Sequence[str]) -> Arguments:
 
     Raises:
         ValueError: an unknown flag or recipe key (with the nearest known one), a value that is not allowed, a missing
-            file, keys that DeepSpeed does not know.
+            file, keys that DeepSpeed does not know, an attribution of nothing.
     """
     flags = read_flags(argv)
     if (given := value_of(flags, "--deepspeed")) is not None:
@@ -163,12 +170,21 @@ def parse(argv: Sequence[str]) -> Arguments:
     check_metric(
         training, metric_names(model.score_names, facts=data.is_keyfacts) if training.predict_with_generate else []
     )
+    if model.attribution:
+        _check_attribution(cached, training)
     training.prediction_loss_only |= not training.predict_with_generate  # nobody reads all documents' logits
     training.generation_num_beams = model.num_beams or training.generation_num_beams
     training.generation_max_length = (
         training.generation_max_length or data.val_max_target_length or data.max_target_length
     )
     return Arguments(model, data, CachedConfig.from_dict(vars(cached)), training)
+
+
+def _check_attribution(cached: Any, training: Seq2SeqTrainingArguments) -> None:
+    if not (training.do_predict and training.predict_with_generate):
+        raise ValueError("--attribution: it is of predicted summaries; add --do_predict and --predict_with_generate")
+    if not cached.stream_cross_attention:
+        raise ValueError("--attribution: it is weighed tile by tile, and needs --stream_cross_attention true")
 
 
 def _made(flags: Sequence[str]) -> tuple[Any, ...]:

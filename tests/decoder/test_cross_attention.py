@@ -7,7 +7,6 @@ import gc
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from cached_ds import attach, detach
 from cached_ds.decoder import document_states
@@ -18,6 +17,7 @@ from cached_ds.settings import device_sizes
 from helpers import oracle, tiny
 from helpers.compare import EXACT, gradients, worst_error
 from helpers.saved_bytes import SavedBytes
+from helpers.seen_shapes import SeenShapes
 
 TILE = 16  # several tiles per document
 
@@ -119,30 +119,11 @@ def test_the_loss_without_grad_is_streamed_too():
     model, reference = (each.eval() for each in pair())
     batch, seen = tiny.make_batch("bart", tiny.LENGTHS), []
     handle = model.get_decoder().layers[0].encoder_attn.out_proj.register_forward_hook(lambda *_: seen.append(True))
-    with torch.no_grad(), _Shapes() as shapes:
+    with torch.no_grad(), SeenShapes() as shapes:
         loss = model(**batch).loss
     handle.remove()
     assert seen and not shapes.holding(6, max(tiny.LENGTHS))
     assert abs(loss / oracle.loss(reference, batch, window=tiny.WINDOW) - 1) < EXACT
-
-
-class _Shapes(TorchDispatchMode):
-    """Notes the shapes of all results, views of no memory apart."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else [result]:
-            dense = isinstance(tensor, torch.Tensor) and not tensor.is_sparse
-            if dense and tensor.untyped_storage().nbytes() > 1:
-                self.seen.add(tuple(tensor.shape))
-        return result
-
-    def holding(self, *sizes):
-        return [shape for shape in self.seen if all(size in shape for size in sizes)]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -151,9 +132,9 @@ def test_no_tensor_of_target_by_source_in_forward_or_backward(family, dropout):
     target, length = 7, 75
     batch = tiny.make_batch(family, (length, 30), target=target)
     model, reference = pair(family, dropout=dropout)
-    with _Shapes() as ours:
+    with SeenShapes() as ours:
         model(**batch).loss.backward()
-    with _Shapes() as theirs:
+    with SeenShapes() as theirs:
         oracle.loss(reference, batch, window=tiny.WINDOW).backward()
     assert not ours.holding(target, length)
     assert theirs.holding(target, length), "the test sees nothing"

@@ -49,6 +49,7 @@ WORDS = {
     "metric_for_best_model": ["rouge7"],
     "resume_from_checkpoint": ["nowhere"],
     "rouge_tokenizer": ["french"],
+    "attribution": ["true", "attention"],
     "model_name_or_path": ["nowhere/at/all", "."],
     "tokenizer_name": ["nowhere/at/all", "."],
     "config_name": ["tiny-brat"],

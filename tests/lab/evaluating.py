@@ -1,12 +1,17 @@
-"""Evaluation by `CachedSeq2SeqTrainer`, on as many ranks as there are."""
+"""Evaluation by `CachedSeq2SeqTrainer`, and attribution, on as many ranks as there are."""
 
 from __future__ import annotations
 
+import json
+
 import torch
+from accelerate import PartialState
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainingArguments
 
-from cached_ds import CachedConfig, CachedSeq2SeqTrainer
+from cached_ds import CachedConfig, CachedSeq2SeqTrainer, attach, fsdp
 from cached_ds.data import DataArguments, WholeDocumentCollator, load_splits, tokenize_splits
+from cached_ds.data.collator import IGNORED_LABEL, pad
+from cached_ds.evaluation.attribution.predictions import attribute_predictions
 from cached_ds.evaluation.metrics import SummaryMetrics, decode
 from helpers.oracle import loss as full_loss
 from lab import workshop
@@ -17,6 +22,15 @@ def documents_of(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     arguments = DataArguments(test_file=str(folder / "many.jsonl"))
     return tokenize_splits(load_splits(arguments), tokenizer=tokenizer, arguments=arguments)["test"], tokenizer
+
+
+def write_many(folder):
+    """Write documents whose summaries differ in length to `folder`/many.jsonl."""
+    rows = [
+        {"text": " ".join(workshop.WORDS[: 3 + 11 * number]), "summary": " ".join(workshop.WORDS[: 1 + number])}
+        for number in (2, 0, 5, 1, 6, 3, 4)
+    ]
+    (folder / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def evaluate(folder, output, *, counts, batch_sizes, dtype=torch.float64, **options):
@@ -44,6 +58,17 @@ def evaluate(folder, output, *, counts, batch_sizes, dtype=torch.float64, **opti
             metrics = {name: result.metrics[f"test_{name}"] for name in ("loss", "rouge1", "rougeLsum", "gen_len")}
             found[count, batch_size] = metrics, decode(result.predictions, tokenizer), len(result.label_ids)
     return found
+
+
+def attribute(folder, *, sharded=False):
+    """The records of all documents, their own summaries taken for predicted ones."""
+    PartialState(cpu=True)
+    rows, tokenizer = documents_of(folder)
+    model = attach(AutoModelForSeq2SeqLM.from_pretrained(folder / "model", dtype=torch.float64), window=workshop.WINDOW)
+    start = model.config.decoder_start_token_id
+    predictions = pad([[start, *row["labels"]] for row in rows], value=IGNORED_LABEL).numpy()
+    model = fsdp.shard(model) if sharded else model
+    return attribute_predictions(model.eval(), rows, predictions, tokenizer=tokenizer, occlusion=True)
 
 
 def loss_per_token(folder, count):

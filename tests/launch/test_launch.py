@@ -41,7 +41,7 @@ def test_one_process_and_a_recipe_with_evaluation(folder, tmp_path):
     words = flags(folder, tmp_path / "out", max_steps=1, validation_file=folder / "validation.jsonl")
     pairs = dict(zip(words[::2], words[1::2], strict=True))
     more = {"--do_eval": "true", "--do_predict": "true", "--predict_with_generate": "true"}
-    more |= {"--test_file": str(folder / "validation.jsonl"), "--max_target_length": "12"}
+    more |= {"--test_file": str(folder / "validation.jsonl"), "--max_target_length": "12", "--attribution": "occlusion"}
     lines = [f"{name.removeprefix('--')}: {value}" for name, value in (pairs | more).items()]
     recipe.write_text("\n".join(lines), encoding="utf-8")
     done = commands.run(["python", TRAIN, recipe, "--num_beams", 2])
@@ -50,6 +50,8 @@ def test_one_process_and_a_recipe_with_evaluation(folder, tmp_path):
     assert len((tmp_path / "out/generated_predictions.txt").read_text().splitlines()) == 4
     records = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
     assert [record["id"] for record in records] == [0, 1, 2, 3] and "rougeLsum" in records[3]["scores"]
+    sources = [json.loads(line) for line in (tmp_path / "out/attribution.jsonl").read_text().splitlines()]
+    assert [each["summary"] for each in sources] == [record["prediction"] for record in records]
     results = (tmp_path / "out/all_results.json").read_text()
     for key in (
         "predict_rouge1_low",

@@ -60,6 +60,13 @@ def test_unknown_recipe_key_names_file_and_nearest(tmp_path):
         ({"train_file": "nowhere.jsonl"}, "nowhere.jsonl"),
         ({"num_beams": 0}, "--num_beams 0 is refused"),
         ({"rouge_tokenizer": "french"}, "--rouge_tokenizer french is refused; allowed is english or unicode"),
+        ({"attribution": "true"}, "--attribution true is refused; allowed is attention or occlusion"),
+        ({"attribution": "attention"}, "--attribution: it is of predicted summaries; add --do_predict"),
+        (
+            {"attribution": "occlusion", "do_predict": True, "predict_with_generate": True}
+            | {"stream_cross_attention": False},
+            "--attribution: it is weighed tile by tile, and needs --stream_cross_attention true",
+        ),
         ({"learning_rate": "nan"}, "--learning_rate nan is refused; allowed is a number >= 0"),
         ({"weight_decay": "inf"}, "--weight_decay inf is refused"),
         ({"max_grad_norm": "-1"}, "--max_grad_norm -1.0 is refused"),

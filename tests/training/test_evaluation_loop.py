@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
@@ -26,11 +24,7 @@ pytestmark = pytest.mark.timeout(400)
 def many(tmp_path_factory):
     """The workshop's model, and documents whose summaries differ in length."""
     folder = workshop.build(tmp_path_factory.mktemp("many"))
-    rows = [
-        {"text": " ".join(workshop.WORDS[: 3 + 11 * number]), "summary": " ".join(workshop.WORDS[: 1 + number])}
-        for number in (2, 0, 5, 1, 6, 3, 4)
-    ]
-    (folder / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluating.write_many(folder)
     return folder
 
 
