@@ -51,15 +51,13 @@ def choose_columns(
         text, summary = text or left[0], summary or left[0]
     if text is not None and text == summary:
         raise ValueError(f"{where}: column {text!r} is both document and summary; give --summary_column")
-    return _with_flags(
-        Columns(
-            text=text or _refuse_choice("text", [name for name in free if name != summary], where),
-            summary=summary or _refuse_choice("summary", [name for name in free if name != text], where),
-            id=_named(["id"], free),
-        ),
-        arguments,
-        known,
+    columns = Columns(
+        text=text or _refuse_choice("text", [name for name in free if name != summary], where),
+        summary=summary or _refuse_choice("summary", [name for name in free if name != text], where),
+        prefix=arguments.prefix_column,
+        id=_named(["id"], left),
     )
+    return _with_flags(columns, arguments, known)
 
 
 def _with_flags(columns: Columns, arguments: DataArguments, known: Columns | None) -> Columns:
@@ -69,7 +67,7 @@ def _with_flags(columns: Columns, arguments: DataArguments, known: Columns | Non
         lists = lists or known.text_lists
         if arguments.source_prefix is None and arguments.prefix_column is None:
             separator = separator or known.prefix_separator
-    return replace(columns, prefix=arguments.prefix_column, text_lists=lists, prefix_separator=separator)
+    return replace(columns, text_lists=lists, prefix_separator=separator)
 
 
 def document_column(available: Sequence[str], *, where: str) -> str:
