@@ -26,6 +26,7 @@ TESTS = (
     "tests/decoder",
     "tests/replay",
 )
+LAUNCHERS = ("accelerate", "deepspeed")
 SHOW = """
 from importlib.metadata import version
 names = ("torch", "transformers", "tokenizers", "huggingface_hub", "accelerate", "deepspeed", "peft", "numpy")
@@ -45,7 +46,18 @@ def environment(name: str) -> Path:
         install = [folder / "bin" / "python", "-m", "pip", "install", "-q", "--no-cache-dir", "-r", wanted]
         subprocess.run(install, cwd=ROOT, check=True)
         done.write_text(wanted.read_text(encoding="utf-8"), encoding="utf-8")
+    for name in LAUNCHERS:
+        _adopt(folder, Path(sysconfig.get_path("scripts"), name))
     return folder
+
+
+def _adopt(folder: Path, script: Path) -> None:
+    """A script of .venv for an environment over it: by its own first line it would start .venv's releases."""
+    copy, python = folder / "bin" / script.name, folder / "bin" / "python"
+    if not copy.exists():
+        _, *rest = script.read_text(encoding="utf-8").splitlines(keepends=True)
+        copy.write_text("".join([f"#!{python}\n", *rest]), encoding="utf-8")
+        copy.chmod(0o755)
 
 
 def passes(name: str, flags: list[str]) -> bool:
