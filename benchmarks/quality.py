@@ -20,7 +20,7 @@ from typing import Any
 
 from harness.benchmark import Benchmark, add_trial_flags, flag_parser
 from harness.trials import Trial
-from reports import quality_plots, quality_report
+from reports.quality import plots, tables
 from subjects.learners import LEARNERS
 
 WINDOW, TARGET, DROPOUT = 64, {"keyfacts": 12, "pysource": 32}, 0.1
@@ -71,9 +71,9 @@ def main() -> int:
     return Benchmark(
         name="quality",
         plan=plan(arguments),
-        table=quality_report.table,
-        promises=partial(quality_report.promises, window=WINDOW, values=VALUES),
-        plot=quality_plots.draw,
+        table=tables.table,
+        promises=partial(tables.promises, window=WINDOW, values=VALUES),
+        plot=plots.draw,
     ).measure(arguments)
 
 

@@ -72,7 +72,7 @@ def _narrowed(shape: Shape, narrow: Shape, length: int) -> int:
 
 def _step(model: Any, batch: dict[str, Tensor]) -> Callable[[], None]:
     """Forward and backward; the batch has arrived on the host too, so that it can be cut there."""
-    on_host = Batch.on_host(batch["input_ids"], batch["attention_mask"], None, None)
+    on_host = Batch.on_host(batch["input_ids"], batch["attention_mask"], None, None, None)
 
     def step() -> None:
         with mock.patch.object(Batch, "on_host", lambda *_: on_host), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -107,7 +107,7 @@ def _cut(model: Any, shape: Shape, length: int, windows_per_pass: int) -> Callab
     arrived = make_batch(shape, length=length)
 
     def cut() -> object:
-        batch = Batch.on_host(arrived["input_ids"], arrived["attention_mask"].clone(), None, None)
+        batch = Batch.on_host(arrived["input_ids"], arrived["attention_mask"].clone(), None, None, None)
         return cutter.passes(cutter.windows(batch), batch, torch.device("cpu"), windows_per_pass=windows_per_pass)
 
     return cut

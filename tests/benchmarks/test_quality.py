@@ -11,7 +11,7 @@ from made_up import TINY, broken, rows_of
 import quality
 from helpers.compare import EXACT, gradients, worst_error
 from peers import full, partial, published
-from reports import quality_plots, quality_report
+from reports.quality import plots, tables
 from subjects.learners import LEARNERS
 from subjects.shape import Shape, make_batch, make_model
 from workers import learn
@@ -92,10 +92,10 @@ def held(name):
 )
 def test_the_table_and_its_limits(change, faults, tmp_path):
     rows = made_up_rows({"exact": 98.0, "truncation": held} | change)
-    assert len(broken(quality_report.promises(rows, window=quality.WINDOW, values=quality.VALUES))) == faults
+    assert len(broken(tables.promises(rows, window=quality.WINDOW, values=quality.VALUES))) == faults
     if not change:
-        table = quality_report.table(rows)
+        table = tables.table(rows)
         assert "| **cached_ds**, whole documents | 98.0 (98.0–98.0) | 98.0 (98.0–98.0) |" in table
         assert "ROUGE-1" in table and "128 words" not in table
-        quality_plots.draw(rows, tmp_path / "quality.png")
+        plots.draw(rows, tmp_path / "quality.png")
         assert (tmp_path / "quality.png").stat().st_size > 10_000

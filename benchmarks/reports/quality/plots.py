@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from reports.quality_report import rows_of, scores, stages_of
+from reports.quality.tables import rows_of, scores, stages_of
 from reports.results import Row
 from subjects.learners import LEARNERS
 
