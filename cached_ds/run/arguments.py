@@ -100,7 +100,8 @@ class ModelArguments:
 
 def _command_line_type(config_field: dataclasses.Field[Any]) -> Any:
     """The type of a field as a flag: text for a field of several types, in which `CachedConfig` reads numbers."""
-    return {"int": int, "bool": bool, "bool | None": bool | None}.get(str(config_field.type), str)
+    types = {"int": int, "int | None": int | None, "bool": bool, "bool | None": bool | None}
+    return types.get(str(config_field.type), str)
 
 
 # The fields of CachedConfig as flags of the same names; its `seed` is drawn from the generator that --seed seeds.

@@ -161,3 +161,10 @@ def test_an_optimizer_that_is_not_installed_is_refused_before_training(tmp_path)
     )
     with pytest.raises(ValueError, match="--optim adamw_bnb_8bit is refused: .* install `bitsandbytes`"):
         check_optimizer(training, torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("name", ["window", "overlap", "windows_per_pass", "recompute", "tile", "sampled_windows"])
+def test_a_number_reaches_the_config(name, tmp_path):
+    """Fields of several types are text on the command line; those that are a number or None are numbers."""
+    flags = ["--config_name", "tiny-bart", "--dataset_name", "keyfacts", "--output_dir", str(tmp_path), "--do_train"]
+    assert getattr(parse([*flags, f"--{name}", "5"]).cached, name) == 5
