@@ -49,6 +49,7 @@ def check_values(config: Mapping[str, Any], *, source: str) -> None:
     _check_stage(config, source)
     _check_types(config, looked_up(), source=source, prefix="")
     _check_numbers(config, source)
+    _check_reduction(config, source)
     _check_dtypes(config.get("data_types") or {}, source)
     _check_part(config, "optimizer", DEEPSPEED_OPTIMIZERS, torch.optim, source)
     _check_part(config, "scheduler", lr_schedules.VALID_LR_SCHEDULES, torch.optim.lr_scheduler, source)
@@ -121,6 +122,22 @@ def _check_numbers(config: Mapping[str, Any], source: str) -> None:
         if value != "auto" and not (_is_number(value) and 0 <= value < float("inf") and not (above and value == 0)):
             sign = ">" if above else ">="
             raise ValueError(f'{source}: {name}={value!r} is refused; allowed is "auto" or a number {sign} 0')
+
+
+def _check_reduction(config: Mapping[str, Any], source: str) -> None:
+    """Refuse what the optimizers of ZeRO's stages assert only when they are made."""
+    section = config.get("zero_optimization") or {"stage": 0}
+    stage, size = int(section["stage"]), section.get("allgather_bucket_size", "auto")
+    if stage in (1, 2) and size != "auto" and int(size) % 2:
+        name = f"{source}: zero_optimization.allgather_bucket_size"
+        raise ValueError(f"{name}={size} is refused; allowed is an even number")
+    for key, allowed in (("prescale_gradients", False), ("gradient_predivide_factor", 1)):
+        value = config.get(key, allowed)
+        if stage >= 2 and section.get("reduce_scatter", True) and value not in ("auto", allowed):
+            raise ValueError(
+                f"{source}: {key}={value!r} is refused with ZeRO-{stage}; allowed is {allowed!r}, unless "
+                "zero_optimization.reduce_scatter=False"
+            )
 
 
 def _check_dtypes(section: Mapping[str, Any], source: str) -> None:

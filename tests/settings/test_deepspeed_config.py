@@ -85,3 +85,30 @@ def test_what_is_wrong_is_told_before_what_is_missing():
         deepspeed_config.checked({"optimizer": {"type": "AdamNope", "params": {}}}, source="ds.json")
     with pytest.raises(ValueError, match="neither train_batch_size nor train_micro_batch_size_per_gpu is there"):
         deepspeed_config.checked({"optimizer": {"type": "AdamW", "params": {}}}, source="ds.json")
+
+
+@pytest.mark.parametrize(
+    ("stage", "section", "top", "message"),
+    [
+        (1, {"allgather_bucket_size": 3}, {}, r"allgather_bucket_size=3 is refused; allowed is an even number"),
+        (2, {"allgather_bucket_size": 5.0}, {}, r"allgather_bucket_size=5.0 is refused"),
+        (
+            2,
+            {},
+            {"prescale_gradients": True},
+            r"prescale_gradients=True is refused with ZeRO-2; allowed is False, unless",
+        ),
+        (3, {}, {"gradient_predivide_factor": 2}, r"gradient_predivide_factor=2 is refused with ZeRO-3; allowed is 1,"),
+        (3, {"allgather_bucket_size": 3}, {}, None),
+        (3, {"reduce_scatter": False}, {"prescale_gradients": True}, None),
+        (1, {}, {"gradient_predivide_factor": 2, "prescale_gradients": True}, None),
+        (2, {"allgather_bucket_size": "auto"}, {"gradient_predivide_factor": 1.0}, None),
+    ],
+)
+def test_what_zero_asserts_when_its_optimizer_is_made(stage, section, top, message):
+    config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": stage, **section}, **top}
+    if message is None:
+        deepspeed_config.checked(config, source="ds.json")
+        return
+    with pytest.raises(ValueError, match=rf"ds\.json: (zero_optimization\.)?{message}"):
+        deepspeed_config.checked(config, source="ds.json")
