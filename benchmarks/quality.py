@@ -29,8 +29,10 @@ FACTS = f"num_facts=8,num_values={VALUES},num_fillers=16"
 STAGES: dict[str, list[dict[str, Any]]] = {
     "keyfacts": [
         {"name": length, "config": f"length={length},{FACTS},num_train={updates * batch}", "updates": updates,
-         "batch": batch, "every": updates // 10, "documents": 50}
-        for length, updates, batch in ((128, 1000, 8), (512, 100, 4), (2048, 50, 2), (8192, 50, 1))
+         "batch": batch, "every": every, "documents": documents}
+        for length, updates, batch, every, documents in (
+            (128, 1000, 8, 100, 50), (512, 100, 4, 25, 50), (2048, 50, 2, 25, 20), (8192, 50, 1, 25, 20)
+        )
     ],
     "pysource": [
         {"name": "all", "config": "stdlib", "updates": 600, "batch": 1, "every": 100, "documents": 12},
