@@ -41,6 +41,7 @@ from subjects.learners import LEARNERS
 LEARNING_RATE, WARMUP, CLIP = 2e-3, 50, 1.0
 SIZES = {"d_model": 64, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "init_std": 0.125}  # half a tiny BART
 Batch = dict[str, Tensor]
+TOKENIZED = 500  # documents that a tokenizer is trained on
 TOGETHER = 10  # documents that are read at once when writing
 
 
@@ -108,7 +109,9 @@ class Stage:
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """One trained on the training texts: words of keyfacts, parts of words of Python files."""
-        texts = (text for row in self.texts["train"].select(range(500)) for text in (row["text"], row["summary"]))
+        rows = self.texts["train"]
+        some = rows.select(range(min(TOKENIZED, len(rows))))
+        texts = (text for row in some for text in (row["text"], row["summary"]))
         return train_tokenizer(texts, vocab_size=4096, model_type="bart", word_level=self.data == "keyfacts")
 
     def splits(self, tokenizer: PreTrainedTokenizerBase) -> DatasetDict:

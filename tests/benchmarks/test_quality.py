@@ -19,7 +19,7 @@ from workers import learn
 SHAPE = Shape(**TINY)
 WINDOW = 16
 STAGES = [
-    {"name": words, "config": f"length={words},num_facts=2,num_values=2,num_fillers=3,num_train=500", "updates": 2,
+    {"name": words, "config": f"length={words},num_facts=2,num_values=2,num_fillers=3,num_train=4", "updates": 2,
      "batch": 2, "every": 1, "documents": 3}
     for words in (20, 40)
 ]  # fmt: skip
