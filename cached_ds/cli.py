@@ -13,11 +13,11 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 
 from cached_ds.evaluation import curves
+from cached_ds.evaluation.attribution.attribute import Attribution, attribute
 from cached_ds.evaluation.attribution.page import write_page
 from cached_ds.evaluation.attribution.records import RECORDS, write_records
 from cached_ds.evaluation.document_files import read_documents
@@ -25,9 +25,6 @@ from cached_ds.evaluation.summarize import summarize
 from cached_ds.leaving import give_up, leave
 from cached_ds.run.flags import without_local_rank
 from cached_ds.settings.extras import MissingExtra
-
-if TYPE_CHECKING:
-    from cached_ds.evaluation.attribution.attribute import Attribution
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,8 +132,6 @@ def _attribute(arguments: argparse.Namespace) -> Callable[..., Attribution] | No
         raise ValueError(f"--attribution {path} is refused; allowed is a .jsonl file that is none of the documents")
     if not path.parent.is_dir():
         raise ValueError(f"--attribution {path}: its folder does not exist")
-    from cached_ds.evaluation.attribution.attribute import attribute  # needs the libraries of training
-
     return functools.partial(attribute, occlusion=arguments.occlusion)
 
 
