@@ -129,6 +129,16 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def many(tmp_path_factory):
+    """The workshop's model, and seven documents of one window to several, whose summaries differ in length."""
+    from lab import evaluating, workshop
+
+    folder = workshop.build(tmp_path_factory.mktemp("many"))
+    evaluating.write_many(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def expected(folder):
     """Weights and losses after the workshop's steps of full backpropagation."""
     from lab import workshop

@@ -37,6 +37,11 @@ def fields_of(variant: str, overrides: dict[str, Any], *, frugal: bool) -> dict[
     return CACHED[variant] | (ONE_WINDOW if frugal else {}) | overrides
 
 
+def plain(title: str) -> str:
+    """A title without markup, for plots."""
+    return title.replace("*", "").replace("`", "")
+
+
 def plain_title(name: str) -> str:
-    """The title without markup, for plots."""
-    return TITLES[name].replace("*", "").replace("`", "")
+    """A variant's title without markup."""
+    return plain(TITLES[name])

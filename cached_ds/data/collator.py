@@ -7,7 +7,7 @@ side, summaries always on the right, where the decoder's shifted inputs need it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol
 
@@ -49,16 +49,23 @@ class WholeDocumentCollator:
             "attention_mask": self._pad_documents([[1] * len(document) for document in documents], value=0),
             "labels": pad([feature["labels"] for feature in features], value=IGNORED_LABEL),
         }
-        if "prefix_length" in features[0]:
-            batch["prefix_lengths"] = LongTensor([feature["prefix_length"] for feature in features])
-        if "segment_lengths" in features[0]:
-            batch["segment_lengths"] = pad([feature["segment_lengths"] for feature in features], value=0)
+        batch |= lengths_of(features)
         if self.model is not None:
             batch["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
         return batch
 
     def _pad_documents(self, rows: Sequence[Sequence[int]], *, value: int) -> Tensor:
         return pad(rows, value=value, side=self.tokenizer.padding_side, multiple=self.pad_to_multiple_of or 1)
+
+
+def lengths_of(features: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """`prefix_lengths` [B] and `segment_lengths` [B, S] of documents that have them."""
+    found: dict[str, Tensor] = {}
+    if "prefix_length" in features[0]:
+        found["prefix_lengths"] = LongTensor([feature["prefix_length"] for feature in features])
+    if "segment_lengths" in features[0]:
+        found["segment_lengths"] = pad([feature["segment_lengths"] for feature in features], value=0)
+    return found
 
 
 def pad(rows: Sequence[Sequence[int]], *, value: int, side: str = "right", multiple: int = 1) -> Tensor:

@@ -25,11 +25,8 @@ class BertScore:
     """Precision, recall and F1, times 100.
 
     Attributes:
-        names: of its scores.
         settings: what its figures depend on.
     """
-
-    names = BERTSCORES
 
     def __init__(self, model: str, *, num_layers: int | None = None) -> None:
         """Choose the model; it is loaded when there is something to score, and given up afterwards.

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from accelerate import PartialState
-from accelerate.utils import gather_object
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from cached_ds.data import exact_match
-from cached_ds.evaluation.rouge import Rouge
+from cached_ds.evaluation.dealing import by_all_ranks
+from cached_ds.evaluation.rouge import Rouge, means
 
 RESAMPLES = 1000
 Scores = dict[str, float]
@@ -23,10 +22,6 @@ Scores = dict[str, float]
 
 class Scorer(Protocol):
     """One way to compare summaries with references."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Of its scores."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -111,24 +106,16 @@ class SummaryMetrics:
         """The means over all documents; all ranks must call it."""
         generated, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
         summaries, references = decode(generated, self.tokenizer), decode(labels, self.tokenizer)
-        scores = self._scores(summaries, references)
+        scores = by_all_ranks(lambda numbers: self._scores(numbers, summaries, references), len(summaries))
         self.scored = [Scored(*each) for each in zip(summaries, references, scores, strict=True)]
         lengths = ((generated >= 0) & (generated != self.tokenizer.pad_token_id)).sum(axis=1)
-        found = {name: sum(score[name] for score in scores) / len(scores) for name in scores[0]}
-        found["gen_len"] = float(lengths.mean())
+        found = means(scores) | {"gen_len": float(lengths.mean())}
         if self.facts:
             found["facts"] = 100 * exact_match(summaries, references=references)
         return {name: round(value, 4) for name, value in found.items()}
 
-    def _scores(self, summaries: Sequence[str], references: Sequence[str]) -> list[Scores]:
-        """The scores of all summaries, in order; each is computed by one rank."""
-        ranks = PartialState()
-        share = slice(ranks.process_index, None, ranks.num_processes)
-        each = [scorer.each(summaries[share], references[share]) for scorer in self.scorers]
-        mine = [{name: value for scores in row for name, value in scores.items()} for row in zip(*each, strict=True)]
-        if ranks.num_processes == 1:
-            return mine
-        found: list[Scores] = [{}] * len(summaries)
-        for rank, scores in enumerate(gather_object([mine])):
-            found[rank :: ranks.num_processes] = scores
-        return found
+    def _scores(self, numbers: range, summaries: Sequence[str], references: Sequence[str]) -> list[Scores]:
+        """The scores of the summaries with these numbers, by all scorers."""
+        own = [[texts[number] for number in numbers] for texts in (summaries, references)]
+        each = [scorer.each(*own) for scorer in self.scorers]
+        return [{name: value for scores in row for name, value in scores.items()} for row in zip(*each, strict=True)]

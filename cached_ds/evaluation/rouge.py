@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cached_ds.evaluation.sentences import SENTENCES
 from cached_ds.evaluation.words import UnicodeWords, lost_share
@@ -18,11 +18,8 @@ class Rouge:
     """ROUGE-1, 2, L and Lsum (the last over sentences).
 
     Attributes:
-        names: of its scores.
         settings: what its figures depend on.
     """
-
-    names = ROUGE_TYPES
 
     def __init__(self, *, tokenizer: str = "english", sentences: str = "rule") -> None:
         """Choose where texts are cut.
@@ -71,5 +68,9 @@ def rouge(
     predictions: Sequence[str], references: Sequence[str], *, tokenizer: str = "english", sentences: str = "rule"
 ) -> dict[str, float]:
     """Mean F1 x 100, keys as in `ROUGE_TYPES`; the other arguments and what is raised are those of `Rouge`."""
-    scores = Rouge(tokenizer=tokenizer, sentences=sentences).each(predictions, references)
-    return {name: sum(score[name] for score in scores) / len(scores) for name in ROUGE_TYPES}
+    return means(Rouge(tokenizer=tokenizer, sentences=sentences).each(predictions, references))
+
+
+def means(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The means of scores of documents, by name; all have the same names."""
+    return {name: sum(score[name] for score in scores) / len(scores) for name in scores[0]}

@@ -59,29 +59,28 @@ def test_generation_is_that_from_the_full_states(family, way, cross_cache):
     assert counters.encoder_forwards == counters.windows_read
 
 
+def check_lengths(family, way, name, lengths):
+    """What is generated is the oracle's, and the lengths change the states; `name` is "prefix" or "segments"."""
+    batch, (model, ours) = five_windows(family), pair(family)
+    inputs = {each: batch[each] for each in ("input_ids", "attention_mask")}
+    given = {{"prefix": "prefix_lengths", "segments": "segment_lengths"}[name]: lengths}
+    found = ours.generate(**inputs, **given, **WRITE, **WAYS[way])
+    assert torch.equal(found, by_oracle(model, batch, **{name: lengths}, **WAYS[way]))
+    states = ours.get_encoder()(**inputs, **given).last_hidden_state
+    assert not torch.equal(states, ours.get_encoder()(**inputs).last_hidden_state)
+
+
 @pytest.mark.parametrize("way", ["greedy", "beams"])
 def test_prefix_lengths_in_generation(way):
-    batch, (model, ours) = five_windows("bart"), pair("bart")
-    prefix = torch.tensor([3, 1])
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    found = ours.generate(**inputs, prefix_lengths=prefix, **WRITE, **WAYS[way])
-    assert torch.equal(found, by_oracle(model, batch, prefix=prefix, **WAYS[way]))
-    states = ours.get_encoder()(**inputs, prefix_lengths=prefix).last_hidden_state
-    assert not torch.equal(states, ours.get_encoder()(**inputs).last_hidden_state)
+    check_lengths("bart", way, "prefix", torch.tensor([3, 1]))
 
 
 @pytest.mark.parametrize("way", ["greedy", "beams"])
 @pytest.mark.parametrize("family", ["bart", "t5"])
 def test_segment_lengths_in_generation(family, way):
-    batch, (model, ours) = five_windows(family), pair(family)
     special = len(tiny.frame(family, []))
-    contents = (batch["attention_mask"].sum(1) - special).tolist()
-    segments = tiny.segments(contents, [(0.1, 0.6, 0.3), (0.5, 0.5)])
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    found = ours.generate(**inputs, segment_lengths=segments, **WRITE, **WAYS[way])
-    assert torch.equal(found, by_oracle(model, batch, segments=segments, **WAYS[way]))
-    states = ours.get_encoder()(**inputs, segment_lengths=segments).last_hidden_state
-    assert not torch.equal(states, ours.get_encoder()(**inputs).last_hidden_state)
+    contents = (five_windows(family)["attention_mask"].sum(1) - special).tolist()
+    check_lengths(family, way, "segments", tiny.segments(contents, [(0.1, 0.6, 0.3), (0.5, 0.5)]))
 
 
 @pytest.mark.parametrize("name", ["prefix_lengths", "segment_lengths"])

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lab import evaluating, workshop
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    """The workshop's model, and seven documents of one window to several."""
-    folder = workshop.build(tmp_path_factory.mktemp("many"))
-    evaluating.write_many(folder)
-    return folder
+from lab import evaluating
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 
 from helpers.rank_pool import RankPool
 from helpers.repo import ROOT
-from lab import evaluating, workshop
+from lab import evaluating
 
 COUNTS, BATCH_SIZES = (1, 3, 7), (1, 3)
 FSDP2 = {"version": 2, "cpu_ram_efficient_loading": False}
@@ -18,14 +18,6 @@ ENGINES = {
     "fsdp2": ("torchrun", {"fsdp": "full_shard", "fsdp_config": FSDP2}),
 }
 pytestmark = pytest.mark.timeout(400)
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    """The workshop's model, and documents whose summaries differ in length."""
-    folder = workshop.build(tmp_path_factory.mktemp("many"))
-    evaluating.write_many(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

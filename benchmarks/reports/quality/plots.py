@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from reports.quality.tables import rows_of, scores, stages_of
 from reports.results import Row
 from subjects.learners import LEARNERS
+from subjects.variants import plain
 
 
 def draw(rows: list[Row], path: Path) -> None:
@@ -33,7 +34,7 @@ def draw(rows: list[Row], path: Path) -> None:
 
 
 def _draw_learner(axes: Any, rows: list[Row], learner: str, data: str) -> None:
-    style = {"label": LEARNERS[learner].title.replace("*", "").replace("`", ""), "color": _colour(learner)}
+    style = {"label": plain(LEARNERS[learner].title), "color": _colour(learner)}
     stages = stages_of(rows, data)
     values = [scores(rows, learner, data, stage) for stage in stages]
     means = [statistics.mean(each) for each in values]

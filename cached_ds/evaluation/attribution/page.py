@@ -57,9 +57,7 @@ def _block(kind: str, value: Any) -> str:
 
 def _overview(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the page shows of all documents: their names and sizes, and the mean of their attention by position."""
-    documents = [
-        {"name": each["document"], "tokens": each["tokens"], "windows": len(each["spans"])} for each in records
-    ]
+    documents = [{"name": each["document"], "tokens": each["tokens"]} for each in records]
     written = [positions(each) for each in records if each["sentences"]]
     means = np.mean(written, axis=0).round(5).tolist() if written else []
     return {"documents": documents, "positions": means, "written": len(written)}

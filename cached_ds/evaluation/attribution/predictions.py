@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
+from cached_ds.data.collator import lengths_of
 from cached_ds.evaluation.attribution.attribute import attribute
 from cached_ds.evaluation.attribution.reading import Reading, is_sharded
+from cached_ds.evaluation.dealing import by_all_ranks
 from cached_ds.evaluation.metrics import decode
 
 
@@ -40,25 +40,20 @@ def attribute_predictions(
         tokenizer: decodes both.
         occlusion: as in `attribute`.
     """
-    rank, ranks = (0, 1) if is_sharded(model) else (PartialState().process_index, PartialState().num_processes)
-    own = []
-    for number in range(rank, len(documents), ranks):
+
+    def record(number: int) -> dict[str, Any]:
         row, summary = documents[number], _unpadded(predictions[number], tokenizer)
-        reading = Reading.of(model, torch.tensor([row["input_ids"]], device=model.device), **_lengths(row))
-        found = attribute(
-            reading, torch.tensor(summary[None], device=model.device), tokenizer=tokenizer, occlusion=occlusion
-        )
-        size = {"tokens": len(row["input_ids"]), "windows": len(reading.windows)}
+        ids, written = (torch.as_tensor(each, device=model.device)[None] for each in (row["input_ids"], summary))
+        reading = Reading.of(model, ids, **lengths_of([row]))
+        found = attribute(reading, written, tokenizer=tokenizer, occlusion=occlusion)
+        size = {"tokens": ids.shape[1], "windows": len(reading.windows)}
         named = {"document": f"document {number}", "summary": decode(summary[None], tokenizer)[0]}
-        own.append((number, named | size | dataclasses.asdict(found)))
-    gathered = gather_object(own) if ranks > 1 else own
-    return [record for _, record in sorted(gathered, key=lambda pair: pair[0])]
+        return named | size | dataclasses.asdict(found)
 
+    def records(numbers: range) -> list[dict[str, Any]]:
+        return [record(number) for number in numbers]
 
-def _lengths(row: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """What the model is to know of a document's prefix and segments."""
-    names = {"prefix_lengths": "prefix_length", "segment_lengths": "segment_lengths"}
-    return {name: torch.tensor([row[column]]) for name, column in names.items() if column in row}
+    return records(range(len(documents))) if is_sharded(model) else by_all_ranks(records, len(documents))
 
 
 def _unpadded(ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
