@@ -1,8 +1,8 @@
 """Kills training runs and starts them again (`make faults`).
 
 Each run trains a small model on two ranks, with dropout. It is killed with SIGKILL, at a random moment or at a stage of
-writing a checkpoint, and started again with `--resume_from_checkpoint true`. Its parameters have to equal those of a run
-that nothing disturbed, bit for bit. Faults are told with what led to them; the exit code is 1 if there was one.
+writing a checkpoint, and started again with `--resume_from_checkpoint true`. Its parameters have to equal those of an
+undisturbed run, bit for bit. Faults are told with what led to them; the exit code is 1 if there was one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A run that is killed while it writes a checkpoint ends as one that nothing disturbed; damage is seen under any engine.
+"""A run that is killed while it writes a checkpoint ends like an undisturbed one; damage is seen under any engine.
 
 `make faults` kills many more.
 """
