@@ -30,7 +30,13 @@ FLOORS = (
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 LAUNCH_HALF = {"provenance", "data", "ranks", "evaluation", "run", "doctor", "cli"}
 LIBRARY_HALF = FLOOR_OF.keys() - LAUNCH_HALF
-ENGINE_FILES = {"zero.py", "fsdp.py", "settings/deepspeed_keys.py", "settings/deepspeed_values.py"}
+ENGINE_FILES = {
+    "zero.py",
+    "fsdp.py",
+    "checkpoints/zero_state.py",
+    "settings/deepspeed_keys.py",
+    "settings/deepspeed_values.py",
+}
 ENGINES = ("deepspeed", "torch.distributed.fsdp")
 FILES = source_files("cached_ds")
 MAX_FILES = 10
