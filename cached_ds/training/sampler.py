@@ -122,13 +122,14 @@ class LengthBalancedSampler(Sampler[int]):
 class EpochCallback(TrainerCallback):
     """Tells the sampler which epoch begins, also where a run goes on in the midst of one.
 
-    There accelerate wraps the batch sampler once more, to skip what has been read, and its `set_epoch` no longer reaches
-    the sampler: on several ranks the rest of the epoch would come in the order of the first.
+    There accelerate wraps the batch sampler once more, to skip what has been read, and its `set_epoch` no longer
+    reaches the sampler: on several ranks the rest of the epoch would come in the order of the first.
     """
 
-    def on_epoch_begin(self, _: Any, state: TrainerState, *__: Any, train_dataloader: Any, **___: Any) -> None:
+    def on_epoch_begin(self, *told: Any, **kwargs: Any) -> None:
         """Look for the sampler at the bottom of the data loader."""
-        level = train_dataloader
+        state: TrainerState = told[1]
+        level = kwargs["train_dataloader"]
         while (below := getattr(level, "batch_sampler", None)) is not None:
             level = below
         sampler: Any = getattr(level, "sampler", None)
