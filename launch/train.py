@@ -90,6 +90,7 @@ def work(argv: Sequence[str]) -> None:
             ),
             compute_metrics=metrics_for(arguments, tokenizer),
         )
+        trainer.check_checkpoint(checkpoint)
         rank_logs.open_file(info, str(training.output_dir))
     run(trainer, splits, arguments, checkpoint=checkpoint)
 

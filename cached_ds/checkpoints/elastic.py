@@ -20,6 +20,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers.trainer import SCHEDULER_NAME
 
 from cached_ds.checkpoints.commit import STAGING, sharers_of
 from cached_ds.checkpoints.manifest import MANIFEST
@@ -41,10 +42,15 @@ def is_native(saved: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
 
 
 def check(folder: str, saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Refuse to go on with another number of documents per step.
+    """Refuse what cannot go on with the same numbers.
+
+    Args:
+        folder: of the checkpoint.
+        saved: entries of its manifest.
+        here: facts of this run.
 
     Raises:
-        ValueError: both numbers, and which settings make them.
+        ValueError: another number of documents per step; another engine, and a schedule that only DeepSpeed can read.
     """
     name = "documents_per_step"
     if saved[name] != here[name]:
@@ -52,6 +58,12 @@ def check(folder: str, saved: Mapping[str, Any], here: Mapping[str, Any]) -> Non
             f"--resume_from_checkpoint {folder}: it was written with {saved[name]} documents per step, and this run "
             f"takes {here[name]}; ranks x --per_device_train_batch_size x --gradient_accumulation_steps has to be "
             f"{saved[name]}"
+        )
+    if not is_native(saved, here) and SCHEDULER_NAME not in saved["files"]:
+        raise ValueError(
+            f"--resume_from_checkpoint {folder}: its schedule is DeepSpeed's own, so it can be resumed under "
+            f"{saved['engine']} on {saved['world_size']} ranks only; a --deepspeed file without a scheduler leaves the "
+            "schedule to --lr_scheduler_type"
         )
 
 

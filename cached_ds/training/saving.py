@@ -10,6 +10,7 @@ What another engine or another number of ranks has written is put in place once 
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from cached_ds.checkpoints import elastic, manifest
 from cached_ds.checkpoints.choice import NAME, TRAINING_STATE, WholeCheckpoint, checked, choose_checkpoint
 from cached_ds.checkpoints.commit import committing, remove
 
+logger = logging.getLogger(__name__)
 PACKAGES = ("cached_ds", "torch", "transformers", "accelerate", "deepspeed")
 
 
@@ -44,17 +46,26 @@ class CommittedCheckpoints(Seq2SeqTrainer):
             found = checked(resume_from_checkpoint)
         elif resume_from_checkpoint:
             found = choose_checkpoint(self.args, True)
-        self._meet(found)
+        self.check_checkpoint(found)
         return super().train(found, *args, **kwargs)
 
-    def _meet(self, checkpoint: WholeCheckpoint | None) -> None:
-        """Take over what was decided when the run began, and see whether the engine itself can read the checkpoint."""
+    def check_checkpoint(self, checkpoint: WholeCheckpoint | None) -> None:
+        """Take over what was decided when the run began, and see whether the engine itself can read the checkpoint.
+
+        Raises:
+            ValueError: the run cannot go on from there with the same numbers.
+        """
         self._foreign, self.order = None, (self.args.train_batch_size, self.args.world_size)
         if checkpoint is not None:
             saved, here = manifest.read(Path(checkpoint)), self._facts()
             elastic.check(checkpoint, saved, here)
             self.order = tuple(saved["order"])
             self._foreign = None if elastic.is_native(saved, here) else checkpoint
+        if self._foreign is not None:
+            logger.warning(
+                "%s was written under %s on %d ranks: random numbers, such as those of dropout, begin anew",
+                checkpoint, saved["engine"], saved["world_size"],
+            )  # fmt: skip
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self._foreign is None:
