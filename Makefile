@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What DeepSpeed compiles for the CPU is built once, here, and not in a cache that other clones rebuild or leave locked.
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 
-.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches generation quality gpu compat fuzz faults docs clean
+.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches generation quality gpu compat fuzz faults elastic docs clean
 
 install: $(STAMP)
 
@@ -92,6 +92,10 @@ fuzz: install
 # Training runs that are killed at random moments and while they write a checkpoint, and go on.
 faults: install
 	PYTHONPATH=tests DS_ACCELERATOR=cpu $(PYTHON) tests/faults/faults.py $(FLAGS)
+
+# Checkpoints of every engine, resumed under every other engine and on other numbers of ranks.
+elastic: install
+	PYTHONPATH=tests DS_ACCELERATOR=cpu $(PYTHON) tests/faults/elastic.py $(FLAGS)
 
 # On a cluster's own python too: torch, transformers, accelerate and pytest are all it needs.
 gpu:

@@ -87,6 +87,8 @@ def fault(folder: Path, *, share: int = 0, count: int = 1) -> str | None:
         files = read(folder)["files"]
     except ValueError as error:
         return str(error)
+    if unknown := sorted(sizes(folder).keys() - files.keys() - {MANIFEST}):
+        return f"{unknown[0]} is there, which {MANIFEST} does not name"
     for name in shares({name: entry["bytes"] for name, entry in files.items()}, count=count)[share]:
         path, entry = folder / name, files[name]
         if not path.is_file():

@@ -71,10 +71,11 @@ class CommittedCheckpoints(Seq2SeqTrainer):
         if self._foreign is None:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
-    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
+    def _prepare_for_training(self, *arguments: Any) -> Any:
         if (foreign := self._foreign) is None:
-            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+            return super()._prepare_for_training(*arguments)
+        max_steps, loader, _ = arguments
+        prepared = super()._prepare_for_training(max_steps, loader, None)
         self._restore(Path(foreign))
         return prepared
 

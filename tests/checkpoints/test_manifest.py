@@ -48,6 +48,12 @@ def test_missing_files_and_bytes_are_seen(whole, place):
     assert place in manifest.fault(whole)
 
 
+def test_a_file_that_was_added_is_seen(whole):
+    """DeepSpeed reads whatever is called `*_states.pt`."""
+    (whole / "below/added").write_bytes(b"")
+    assert manifest.fault(whole) == "below/added is there, which manifest.json does not name"
+
+
 def test_one_of_another_version_is_refused(whole):
     entries = manifest.read(whole) | {"version": 2}
     (whole / manifest.MANIFEST).write_text(json.dumps(entries | {"sha256": manifest._own_digest(entries)}))
