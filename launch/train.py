@@ -27,6 +27,7 @@ from cached_ds.settings.versions import UnsupportedVersion, check_versions
 
 try:
     from cached_ds import CachedSeq2SeqTrainer, cli
+    from cached_ds.checkpoints.choice import WholeCheckpoint, choose_checkpoint
     from cached_ds.data import WholeDocumentCollator
     from cached_ds.evaluation import curves as report
     from cached_ds.evaluation.attribution.predictions import attribute_predictions
@@ -46,7 +47,6 @@ try:
     from cached_ds.run.recipe import located
     from cached_ds.run.recorded import recorded
     from cached_ds.run.training_checks import check_deepspeed_steps, check_optimizer
-    from cached_ds.training import checkpoints
 except MissingExtra as missing:
     print(f"train.py: error: {missing}", file=sys.stderr)
     sys.exit(2)
@@ -80,7 +80,7 @@ def work(argv: Sequence[str]) -> None:
         if training.do_train:
             check_optimizer(training, model)
             check_deepspeed_steps(training, model, documents=len(splits["train"]))
-        checkpoint = checkpoints.choose_checkpoint(training) if training.do_train else None
+        checkpoint = choose_checkpoint(training, training.resume_from_checkpoint) if training.do_train else None
         trainer = CachedSeq2SeqTrainer(
             model,
             arguments.training,
@@ -120,7 +120,9 @@ def user_errors(info: RankInfo | None, argv: Sequence[str]) -> Iterator[None]:
         give_up(2)
 
 
-def run(trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments, *, checkpoint: str | None) -> None:
+def run(
+    trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments, *, checkpoint: WholeCheckpoint | None
+) -> None:
     """Do what `--do_train`, `--do_eval` and `--do_predict` ask for, and write the files of each."""
     training = arguments.training
     if training.predict_with_generate and trainer.is_world_process_zero():
@@ -145,7 +147,7 @@ def draw(output_dir: str | None) -> str:
         return f"not drawn; {missing}"
 
 
-def train(trainer: CachedSeq2SeqTrainer, documents: Dataset, *, checkpoint: str | None) -> None:
+def train(trainer: CachedSeq2SeqTrainer, documents: Dataset, *, checkpoint: WholeCheckpoint | None) -> None:
     """Train, and save the model as `from_pretrained` reads it."""
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
