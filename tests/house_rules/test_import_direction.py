@@ -21,6 +21,7 @@ FLOORS = (
     ("encoder", "decoder"),
     ("attachment",),
     ("fsdp", "zero"),
+    ("checkpoints",),
     ("training", "evaluation"),
     ("run",),
     ("doctor", "export"),
