@@ -123,9 +123,10 @@ class CachedSeq2SeqTrainer(CommittedCheckpoints, EveryDocumentOnce):
         super().save_model(output_dir, _internal_call=_internal_call)
         if self.is_fsdp_enabled and self.args.should_save:
             inner = inner_model(self.model)
-            for described in (inner.config, inner.generation_config, self.processing_class):
-                if described is not None:
-                    described.save_pretrained(output_dir)
+            described: tuple[Any, ...] = (inner.config, inner.generation_config, self.processing_class)
+            for part in described:
+                if part is not None:
+                    part.save_pretrained(output_dir)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """The length-balanced sampler, if the data set gives its lengths and no other strategy is asked for."""

@@ -37,7 +37,7 @@ def this_rank():
 
 
 def run_engines(output, *, engines, words):
-    """Train once under each engine: `launcher`, what the launcher has set up; a config of ds_configs/, or one's path."""
+    """Train once under each engine: a config of ds_configs/, the path of one, or `launcher`: what that has set up."""
     for engine in engines:
         config = [] if engine == "launcher" else ["--deepspeed", str(ROOT / "ds_configs" / f"{engine}.json")]
         run([*config, "--output_dir", f"{output}/{Path(engine).name}", *words])
