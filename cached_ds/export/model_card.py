@@ -18,7 +18,7 @@ from cached_ds.provenance.record import read_record
 
 STATE, RESULTS = "trainer_state.json", "all_results.json"
 SCORES = ("eval_", "predict_")
-FILE_FLAGS = ("train_file", "validation_file", "test_file")
+DATA = {"dataset_name": "data set", "train_file": "training", "validation_file": "validation", "test_file": "test"}
 METRICS = {"rouge": "rouge", "bertscore": "bertscore"}  # the hub's names for what the names of our scores contain
 
 
@@ -42,7 +42,8 @@ def model_card(folder: Path, *, name: str, model: str, dtypes: Sequence[str]) ->
         tags=["cached_ds"],
     )
     parts = [f"---\n{header.to_yaml()}\n---", f"# {name}", _introduction(model, dtypes, settings)]
-    parts += [f"## Data\n\n{text}" for text in _data(settings)]
+    if data := _data(settings):
+        parts.append(f"## Data\n\n{data}")
     if results:
         parts.append(f"## Results\n\n{_table(results)}")
     if settings:
@@ -62,10 +63,9 @@ def _introduction(model: str, dtypes: Sequence[str], settings: Mapping[str, Any]
     return f"A {model}, {trained} transformers loads it.{reading if window is not None else ''}"
 
 
-def _data(settings: Mapping[str, Any]) -> list[str]:
-    """What the run read, if it says so."""
-    name, files = settings.get("dataset_name"), [settings[flag] for flag in FILE_FLAGS if settings.get(flag)]
-    return [f"Trained on {name or ', '.join(files)}."] if name or files else []
+def _data(settings: Mapping[str, Any]) -> str:
+    """What the run read, a line each."""
+    return "\n".join(f"- {title}: {settings[flag]}" for flag, title in DATA.items() if settings.get(flag))
 
 
 def _results(folder: Path) -> dict[str, float]:

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
@@ -93,11 +94,10 @@ def _from_zero(folder: Path, wanted: Mapping[str, torch.Tensor]) -> Tensors:
 
 def _from_fsdp(folder: Path, wanted: Mapping[str, torch.Tensor]) -> Tensors:
     reader = dcp.FileSystemReader(folder / FSDP_FOLDER)
-    stored = {key.removeprefix(FSDP_PREFIX): found for key, found in reader.read_metadata().state_dict_metadata.items()}
     tensors = {
-        f"{FSDP_PREFIX}{name}": torch.empty(stored[name].size, dtype=stored[name].properties.dtype)
-        for name in wanted
-        if name in stored
+        key: torch.empty(stored.size, dtype=stored.properties.dtype)
+        for key, stored in reader.read_metadata().state_dict_metadata.items()
+        if isinstance(stored, TensorStorageMetadata) and key.removeprefix(FSDP_PREFIX) in wanted
     }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # it is: one process reads all

@@ -41,6 +41,7 @@ def save_fsdp(model, folder):
 def save_zero3(folders):
     """On every rank: a checkpoint of ZeRO-3 that keeps its shards, as training leaves it."""
     settings = json.loads((ROOT / "ds_configs/zero3.json").read_text(encoding="utf-8"))
+    settings["zero_allow_untested_optimizer"] = True  # SGD: without moments the files are smaller
     for folder, sizes in folders.items():
         model = model_of(**sizes)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
