@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from cached_ds.checkpoints import manifest
-from faults import faults, trials
-from lab import workshop
+import faults
+from lab import trials, workshop
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("zero_ops")]
 KILLS = {
