@@ -18,7 +18,15 @@ from cached_ds.provenance.record import read_record
 
 STATE, RESULTS = "trainer_state.json", "all_results.json"
 SCORES = ("eval_", "predict_")
-DATA = {"dataset_name": "data set", "train_file": "training", "validation_file": "validation", "test_file": "test"}
+SPEEDS = ("_runtime", "_per_second")  # of the machine, not of the model
+SOURCES = {
+    "model_name_or_path": "base model",
+    "config_name": "without pretrained weights, by the config",
+    "dataset_name": "data set",
+    "train_file": "training documents",
+    "validation_file": "validation documents",
+    "test_file": "test documents",
+}
 METRICS = {"rouge": "rouge", "bertscore": "bertscore"}  # the hub's names for what the names of our scores contain
 
 
@@ -42,8 +50,8 @@ def model_card(folder: Path, *, name: str, model: str, dtypes: Sequence[str]) ->
         tags=["cached_ds"],
     )
     parts = [f"---\n{header.to_yaml()}\n---", f"# {name}", _introduction(model, dtypes, settings)]
-    if data := _data(settings):
-        parts.append(f"## Data\n\n{data}")
+    if sources := _sources(settings):
+        parts.append(f"## Base model and data\n\n{sources}")
     if results:
         parts.append(f"## Results\n\n{_table(results)}")
     if settings:
@@ -63,9 +71,9 @@ def _introduction(model: str, dtypes: Sequence[str], settings: Mapping[str, Any]
     return f"A {model}, {trained} transformers loads it.{reading if window is not None else ''}"
 
 
-def _data(settings: Mapping[str, Any]) -> str:
-    """What the run read, a line each."""
-    return "\n".join(f"- {title}: {settings[flag]}" for flag, title in DATA.items() if settings.get(flag))
+def _sources(settings: Mapping[str, Any]) -> str:
+    """What the model was made from, a line each."""
+    return "\n".join(f"- {title}: {settings[flag]}" for flag, title in SOURCES.items() if settings.get(flag))
 
 
 def _results(folder: Path) -> dict[str, float]:
@@ -77,7 +85,9 @@ def _results(folder: Path) -> dict[str, float]:
             if entry.get("step") == state.get("global_step"):
                 results |= entry
     return {
-        name: value for name, value in results.items() if name.startswith(SCORES) and isinstance(value, int | float)
+        name: value
+        for name, value in results.items()
+        if name.startswith(SCORES) and not name.endswith(SPEEDS) and isinstance(value, int | float)
     }
 
 

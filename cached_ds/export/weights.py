@@ -46,8 +46,7 @@ def read_weights(folder: Path, model: PreTrainedModel, *, may_unpickle: bool) ->
         ValueError: no weights, weights that must not be unpickled, names or shapes that are not those of the model.
         MissingExtra: ZeRO's shards, and DeepSpeed is not installed.
     """
-    left_out = {*model.all_tied_weights_keys, *(model._keys_to_ignore_on_save or ())}
-    wanted = {name: tensor for name, tensor in model.state_dict().items() if name not in left_out}
+    wanted = {name: tensor for name, tensor in model.state_dict().items() if name not in model.all_tied_weights_keys}
     tensors = _reader(folder, may_unpickle=may_unpickle)(folder, wanted)
     for name, tensor in wanted.items():
         if name not in tensors:
@@ -64,7 +63,9 @@ def _reader(folder: Path, *, may_unpickle: bool) -> Callable[[Path, Mapping[str,
     readers = {ZERO_TAG: _from_zero, FSDP_FOLDER: _from_fsdp}
     found = [reader for name, reader in readers.items() if (folder / name).exists()]
     if not found:
-        raise ValueError(f"{folder}: no weights here; allowed is a checkpoint-N of a run, or the folder of a whole run")
+        raise ValueError(
+            f"{folder}: no weights here; allowed is a checkpoint-N of a run, or the folder of a run that ended"
+        )
     if not may_unpickle:
         raise ValueError(
             f"{folder}: its weights are in shards that contain pickles, and no manifest vouches for them; export a "

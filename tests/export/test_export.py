@@ -68,10 +68,13 @@ def test_a_run_is_recorded_and_its_card_says_so(folder, tmp_path, capsys):
         card = (tmp_path / name / "README.md").read_text(encoding="utf-8")
         _, header, text = card.split("---\n", 2)
         assert yaml.safe_load(header) == {"library_name": "transformers", "tags": ["cached_ds"]}, "no name of the hub"
-        assert "- training: train.jsonl\n- validation: validation.jsonl\n" in text
+        assert (
+            "- base model: model\n- training documents: train.jsonl\n- validation documents: validation.jsonl\n" in text
+        )
         state = json.loads((tmp_path / source / "trainer_state.json").read_text())
         loss = next(entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry)
         assert f"| eval_loss | {loss:.6g} |" in text and f"{state['global_step']} steps" in text
+        assert "_runtime" not in text
         settings = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
         assert settings["window"] == workshop.WINDOW and settings["learning_rate"] == workshop.LEARNING_RATE
         assert settings["model_name_or_path"] == "model" and "output_dir" not in settings
@@ -112,7 +115,7 @@ def test_names_on_the_hub_and_scores_stand_in_the_header(checkpoint, tmp_path):
 def test_nothing_is_said_of_what_no_file_says(checkpoint, tmp_path):
     export(checkpoint, tmp_path / "out")
     text = (tmp_path / "out/README.md").read_text()
-    assert "## Data" not in text and "## Results" not in text and "## Training" not in text and "None" not in text
+    assert "## Base" not in text and "## Results" not in text and "## Training" not in text and "None" not in text
     assert AutoTokenizer.from_pretrained(tmp_path / "out")("word1")["input_ids"]
 
 
