@@ -67,6 +67,6 @@ def test_it_holds_one_copy_of_the_weights_or_none(request, tmp_path, source, cop
     assert done.returncode == 0, done.stdout
     peak = int(done.stdout.split("peak ")[1].split()[0])
     size = sum(parameter.nbytes for parameter in model.parameters())
-    assert size > 50e6 and copies * 0.9 * size < peak < (copies + SLACK - 1) * size, f"{peak / size:.2f} copies"
+    assert size > 50e6 and copies * 0.9 * size <= peak < (copies + SLACK - 1) * size, f"{peak / size:.2f} copies"
     exported = BartForConditionalGeneration.from_pretrained(tmp_path / "large").state_dict()
     assert all(torch.equal(exported[name], value) for name, value in model.state_dict().items())
