@@ -1,13 +1,12 @@
 """The model card of an export: what the files of the run say about data, base model, settings and results.
 
-Nothing is made up: what no file says is left out. Paths of the machine that trained do not enter, only file names.
+Nothing is made up: what no file says is left out.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ SOURCES = {
     "validation_file": "validation documents",
     "test_file": "test documents",
 }
-METRICS = {"rouge": "rouge", "bertscore": "bertscore"}  # the hub's names for what the names of our scores contain
+METRICS = ("rouge", "bertscore")  # names on the hub, which the names of our scores contain
 
 
 def model_card(folder: Path, *, name: str, model: str, dtypes: Sequence[str]) -> str:
@@ -40,13 +39,13 @@ def model_card(folder: Path, *, name: str, model: str, dtypes: Sequence[str]) ->
         dtypes: the types of its weights.
     """
     record, results = read_record(folder), _results(folder)
-    settings = {key: _shown(value, record) for key, value in record.get("settings", {}).items()}
+    settings, versions = record.get("settings", {}), record.get("versions", {})
     is_adapter = model == "adapter"
     header = ModelCardData(
         library_name="peft" if is_adapter else "transformers",
         base_model=record.get("base_model"),
         datasets=record.get("dataset"),
-        metrics=[metric for word, metric in METRICS.items() if any(word in key for key in results)] or None,
+        metrics=[metric for metric in METRICS if any(metric in name for name in results)] or None,
         tags=["cached_ds"],
     )
     parts = [f"---\n{header.to_yaml()}\n---", f"# {name}", _introduction(model, dtypes, settings)]
@@ -57,8 +56,8 @@ def model_card(folder: Path, *, name: str, model: str, dtypes: Sequence[str]) ->
     if settings:
         text = yaml.safe_dump(settings, sort_keys=True, allow_unicode=True).strip()
         parts.append(f"## Training\n\n{_progress(folder)}The settings that were given:\n\n```yaml\n{text}\n```")
-    versions = record.get("versions", {}) or {"cached_ds": metadata.version("cached_ds")}
-    parts.append(f"## Versions\n\n{', '.join(f'{library} {version}' for library, version in versions.items())}")
+    if versions:
+        parts.append(f"## Versions\n\n{', '.join(f'{library} {version}' for library, version in versions.items())}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -99,12 +98,6 @@ def _progress(folder: Path) -> str:
 def _table(results: Mapping[str, float]) -> str:
     rows = [f"| {name} | {value:.6g} |" for name, value in sorted(results.items())]
     return "\n".join(["| metric | value |", "|---|---|", *rows])
-
-
-def _shown(value: Any, record: Mapping[str, Any]) -> Any:
-    """A value as the card shows it: of a path of the machine, the last part."""
-    on_hub = (record.get("base_model"), record.get("dataset"))
-    return Path(value).name if isinstance(value, str) and "/" in value and value not in on_hub else value
 
 
 def _read(path: Path) -> dict[str, Any]:

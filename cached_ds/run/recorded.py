@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from cached_ds.run.arguments import Arguments
 def recorded(arguments: Arguments, flags: Sequence[str]) -> dict[str, Any]:
     """The record of a run: `base_model` and `dataset` where they are names on the hub, `settings`, `versions`.
 
-    Access tokens and a node's own paths are left out.
+    Access tokens are left out and paths cut to their last part, so that it can be handed on.
 
     Args:
         arguments: of the run.
@@ -24,7 +25,7 @@ def recorded(arguments: Arguments, flags: Sequence[str]) -> dict[str, Any]:
     given = {word.split("=")[0].removeprefix("--").replace("-", "_") for word in flags if word.startswith("--")}
     values = vars(arguments.model) | vars(arguments.data) | vars(arguments.cached) | arguments.training.to_dict()
     settings = {
-        name: value
+        name: _without_folders(value)
         for name, value in values.items()
         if {name, f"no_{name}"} & given and name not in MAY_DIFFER and not name.endswith("token")
     }
@@ -34,3 +35,8 @@ def recorded(arguments: Arguments, flags: Sequence[str]) -> dict[str, Any]:
         "settings": settings,
         "versions": versions(),
     }
+
+
+def _without_folders(value: Any) -> Any:
+    is_path = isinstance(value, str) and (os.path.isabs(value) or os.path.exists(value))
+    return Path(value).name if is_path else value
