@@ -88,6 +88,7 @@ def test_a_run_is_recorded_and_its_card_says_so(folder, tmp_path, capsys):
 
 def test_names_on_the_hub_and_scores_stand_in_the_header(checkpoint, tmp_path):
     words = ["--model_name_or_path", "some/model", "--dataset_name", "some/data", "--output_dir", str(tmp_path)]
+    words += ["--prefix_separator", "</s>"]
     write_record(checkpoint.parent, recorded(parse(words), read_flags(words)))
     entries = [
         {"step": 1, "eval_rouge1": 1.0},
@@ -103,19 +104,17 @@ def test_names_on_the_hub_and_scores_stand_in_the_header(checkpoint, tmp_path):
         "library_name": "transformers", "tags": ["cached_ds"], "base_model": "some/model", "datasets": "some/data",
         "metrics": ["rouge"],
     }  # fmt: skip
-    assert (
-        "- data set: some/data" in text
-        and "| eval_rouge1 | 20.5 |" in text
-        and "2 steps, 1 epochs" in text
-        and "loss" not in text
-    )
+    assert "prefix_separator: </s>\n" in text and "- base model: some/model\n- data set: some/data\n" in text
+    assert "| eval_rouge1 | 20.5 |" in text and "2 steps, 1 epochs" in text and "loss" not in text
     assert read_record(tmp_path / "elsewhere") == {}
 
 
 def test_nothing_is_said_of_what_no_file_says(checkpoint, tmp_path):
     export(checkpoint, tmp_path / "out")
     text = (tmp_path / "out/README.md").read_text()
-    assert "## Base" not in text and "## Results" not in text and "## Training" not in text and "None" not in text
+    assert (
+        "## Base" not in text and "## Results" not in text and "## Training" not in text and "## Versions" not in text
+    )
     assert AutoTokenizer.from_pretrained(tmp_path / "out")("word1")["input_ids"]
 
 
