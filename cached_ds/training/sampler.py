@@ -25,8 +25,10 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch.utils.data import Sampler
+from transformers import TrainerCallback, TrainerState
 
 
 class LengthBalancedSampler(Sampler[int]):
@@ -115,3 +117,20 @@ class LengthBalancedSampler(Sampler[int]):
             if len(hands[rank]) < self.batch_size:
                 heapq.heappush(open_hands, (tokens + self.lengths[document], rank))
         return sorted(hands, key=lambda hand: sum(self.lengths[document] for document in hand))
+
+
+class EpochCallback(TrainerCallback):
+    """Tells the sampler which epoch begins, also where a run goes on in the midst of one.
+
+    There accelerate wraps the batch sampler once more, to skip what has been read, and its `set_epoch` no longer reaches
+    the sampler: on several ranks the rest of the epoch would come in the order of the first.
+    """
+
+    def on_epoch_begin(self, _: Any, state: TrainerState, *__: Any, train_dataloader: Any, **___: Any) -> None:
+        """Look for the sampler at the bottom of the data loader."""
+        level = train_dataloader
+        while (below := getattr(level, "batch_sampler", None)) is not None:
+            level = below
+        sampler: Any = getattr(level, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(int(state.epoch or 0))

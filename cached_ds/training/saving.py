@@ -2,17 +2,24 @@
 
 transformers writes straight into `checkpoint-N`. Here it is told that the run's folder is another one while it writes,
 which then becomes the checkpoint (checkpoints/commit.py); older ones are removed after that.
+
+What another engine or another number of ranks has written is put in place once the engine is there
+(checkpoints/elastic.py); transformers would train on with a fresh optimizer, or end.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from transformers import Seq2SeqTrainer
+from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import TrainOutput, sort_checkpoints
 
+from cached_ds.attachment import inner_model
+from cached_ds.checkpoints import elastic, manifest
 from cached_ds.checkpoints.choice import NAME, TRAINING_STATE, WholeCheckpoint, checked, choose_checkpoint
 from cached_ds.checkpoints.commit import committing, remove
 
@@ -23,6 +30,8 @@ class CommittedCheckpoints(Seq2SeqTrainer):
     """Mixin over the Trainer; see the module's docstring."""
 
     _staging: str | None = None
+    _foreign: WholeCheckpoint | None = None
+    order: tuple[int, int] | None = None  # documents of a rank at a time, and ranks, when the run began
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train; True resumes from the newest whole checkpoint, or starts anew if there is none.
@@ -35,7 +44,47 @@ class CommittedCheckpoints(Seq2SeqTrainer):
             found = checked(resume_from_checkpoint)
         elif resume_from_checkpoint:
             found = choose_checkpoint(self.args, True)
+        self._meet(found)
         return super().train(found, *args, **kwargs)
+
+    def _meet(self, checkpoint: WholeCheckpoint | None) -> None:
+        """Take over what was decided when the run began, and see whether the engine itself can read the checkpoint."""
+        self._foreign, self.order = None, (self.args.train_batch_size, self.args.world_size)
+        if checkpoint is not None:
+            saved, here = manifest.read(Path(checkpoint)), self._facts()
+            elastic.check(checkpoint, saved, here)
+            self.order = tuple(saved["order"])
+            self._foreign = None if elastic.is_native(saved, here) else checkpoint
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self._foreign is None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
+        if (foreign := self._foreign) is None:
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        self._restore(Path(foreign))
+        return prepared
+
+    def _restore(self, folder: Path) -> None:
+        """Put weights, moments and the schedule of a foreign checkpoint into the engine."""
+        model: Any = inner_model(self.model)
+        optimizer, scheduler = cast(Any, self.optimizer), cast(Any, self.lr_scheduler)
+        with elastic.saved_state(folder, manifest.read(folder), model, self._in_order(model)) as state:
+            if self.is_deepspeed_enabled:
+                from cached_ds.checkpoints import zero_state  # DeepSpeed is an extra
+
+                zero_state.fill(self.model_wrapped, state)
+            else:
+                elastic.fill(model, optimizer.optimizer, state)
+        scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
+
+    def _in_order(self, model: Any) -> list[str]:
+        """The names of the trained parameters in the order in which `create_optimizer` puts them into groups."""
+        decayed = set(self.get_decay_parameter_names(model))
+        trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        return sorted(trained, key=lambda name: name not in decayed)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial), f"{NAME}{self.state.global_step}")
@@ -78,6 +127,8 @@ class CommittedCheckpoints(Seq2SeqTrainer):
             "step": self.state.global_step,
             "engine": self._engine(),
             "world_size": self.args.world_size,
+            "order": self.order,
+            "documents_per_step": self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
             "versions": versions,
         }
 

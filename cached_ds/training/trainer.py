@@ -18,7 +18,7 @@ from cached_ds.models.start_tokens import agree_on_start
 from cached_ds.settings.config import CachedConfig
 from cached_ds.training.evaluation_loop import EveryDocumentOnce
 from cached_ds.training.progress import TokenProgressCallback
-from cached_ds.training.sampler import LengthBalancedSampler
+from cached_ds.training.sampler import EpochCallback, LengthBalancedSampler
 from cached_ds.training.saving import CommittedCheckpoints
 from cached_ds.training.zero_gradient import ZeroGradientCallback
 
@@ -70,6 +70,7 @@ class CachedSeq2SeqTrainer(CommittedCheckpoints, EveryDocumentOnce):
             self._finish(model)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TokenProgressCallback)
+        self.add_callback(EpochCallback)
         self.add_callback(ZeroGradientCallback)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
@@ -135,7 +136,7 @@ class CachedSeq2SeqTrainer(CommittedCheckpoints, EveryDocumentOnce):
         if self.args.train_sampling_strategy != "random" or column not in getattr(dataset, "column_names", []):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        size, ranks = self._train_batch_size, self.args.world_size
+        size, ranks = self.order or (self._train_batch_size, self.args.world_size)
         return LengthBalancedSampler(list(dataset[column]), batch_size=size, num_ranks=ranks, seed=seed)
 
     def _set_signature_columns_if_needed(self) -> None:

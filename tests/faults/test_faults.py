@@ -10,8 +10,8 @@ import shutil
 import pytest
 import torch
 
-from cached_ds.checkpoints import manifest
 import faults
+from cached_ds.checkpoints import manifest
 from lab import trials, workshop
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("zero_ops")]

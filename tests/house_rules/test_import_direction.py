@@ -30,7 +30,14 @@ FLOORS = (
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 LAUNCH_HALF = {"provenance", "data", "ranks", "evaluation", "run", "doctor", "export", "cli"}
 LIBRARY_HALF = FLOOR_OF.keys() - LAUNCH_HALF
-ENGINE_FILES = {"zero.py", "fsdp.py", "settings/deepspeed_keys.py", "settings/deepspeed_values.py", "export/weights.py"}
+ENGINE_FILES = {
+    "zero.py",
+    "fsdp.py",
+    "checkpoints/zero_state.py",
+    "export/weights.py",
+    "settings/deepspeed_keys.py",
+    "settings/deepspeed_values.py",
+}
 ENGINES = ("deepspeed", "torch.distributed.fsdp")
 FILES = source_files("cached_ds")
 MAX_FILES = 10
