@@ -1,7 +1,7 @@
 """The console script `cached-ds`: commands around a training run; training itself is launch/train.py.
 
 Before a run, on all its ranks: `torchrun --nproc_per_node 2 --no-python cached-ds doctor recipe.yaml`.
-After a run: `cached-ds report runs/quickstart`, and `cached-ds summarize` with `--attribution`.
+After a run: `cached-ds report runs/quickstart`, `cached-ds summarize`, and `cached-ds export` of a checkpoint.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from cached_ds.evaluation.attribution.page import write_page
 from cached_ds.evaluation.attribution.records import RECORDS, write_records
 from cached_ds.evaluation.document_files import read_documents
 from cached_ds.evaluation.summarize import summarize
+from cached_ds.export import export
 from cached_ds.leaving import give_up, leave
 from cached_ds.run.flags import without_local_rank
 from cached_ds.settings.extras import MissingExtra
@@ -62,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     write.add_argument("--attribution", metavar="FILE.jsonl", help="write where each sentence comes from, for report")
     write.add_argument("--occlusion", action="store_true", help="score each sentence without its first window too")
     write.set_defaults(run=_summarize)
+    plain = commands.add_parser("export", help="write a checkpoint as a plain Hugging Face folder")
+    plain.add_argument("checkpoint", help="RUN/checkpoint-N of any engine, or the --output_dir of a run")
+    plain.add_argument("out", help="the folder to write; it must not exist, or be empty")
+    plain.set_defaults(run=_export)
     examine = commands.add_parser("doctor", help="examine all ranks before a long run", add_help=False)
     examine.set_defaults(run=_doctor)  # it has a parser of its own for the rest, --help included
     return parser
@@ -102,6 +107,11 @@ def _report(arguments: argparse.Namespace) -> None:
         print(write_page(records))
     if not records.is_file() or (path / curves.STATE).is_file():
         print(curves.draw(path))
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    written = export(arguments.checkpoint, arguments.out)
+    print(f"{arguments.out}: {written.model}, {written.tensors} tensors, {', '.join(written.dtypes)}")
 
 
 def _summarize(arguments: argparse.Namespace) -> None:

@@ -36,14 +36,16 @@ try:
     from cached_ds.evaluation.metrics import Scored, Scorer, SummaryMetrics, intervals
     from cached_ds.evaluation.rouge import Rouge
     from cached_ds.leaving import give_up, leave
+    from cached_ds.provenance.record import write_record
     from cached_ds.ranks import logs as rank_logs
     from cached_ds.ranks.discovery import RankInfo
     from cached_ds.ranks.startup import start_rank
-    from cached_ds.run.arguments import Arguments, parse
+    from cached_ds.run.arguments import Arguments, parse, read_flags
     from cached_ds.run.build import build_data, build_model, check_targets
     from cached_ds.run.flags import without_local_rank
     from cached_ds.run.generation_settings import generation_settings
     from cached_ds.run.recipe import located
+    from cached_ds.run.recorded import recorded
     from cached_ds.run.training_checks import check_deepspeed_steps, check_optimizer
 except MissingExtra as missing:
     print(f"train.py: error: {missing}", file=sys.stderr)
@@ -92,6 +94,8 @@ def work(argv: Sequence[str]) -> None:
         )
         trainer.check_checkpoint(checkpoint)
         rank_logs.open_file(info, str(training.output_dir))
+        if training.do_train and trainer.is_world_process_zero():
+            write_record(Path(str(training.output_dir)), recorded(arguments, read_flags(argv)))
     run(trainer, splits, arguments, checkpoint=checkpoint)
 
 

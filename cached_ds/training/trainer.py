@@ -113,13 +113,21 @@ class CachedSeq2SeqTrainer(CommittedCheckpoints, EveryDocumentOnce):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the whole model, even where checkpoints are sharded; the plain Trainer would write nothing then.
 
+        A sharded checkpoint gets the configs and the tokenizer too: without them nobody knows what its shards are of.
+
         Args:
             output_dir: the folder; None: the run's own.
         """
         if self.is_fsdp_enabled and not _internal_call:
             self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
-        else:
-            super().save_model(output_dir, _internal_call=_internal_call)
+            return
+        super().save_model(output_dir, _internal_call=_internal_call)
+        if self.is_fsdp_enabled and self.args.should_save:
+            inner = inner_model(self.model)
+            described: tuple[Any, ...] = (inner.config, inner.generation_config, self.processing_class)
+            for part in described:
+                if part is not None:
+                    part.save_pretrained(output_dir)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """The length-balanced sampler, if the data set gives its lengths and no other strategy is asked for."""

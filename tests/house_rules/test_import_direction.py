@@ -24,16 +24,17 @@ FLOORS = (
     ("checkpoints",),
     ("training", "evaluation"),
     ("run",),
-    ("doctor",),
+    ("doctor", "export"),
     ("__init__", "cli"),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-LAUNCH_HALF = {"provenance", "data", "ranks", "evaluation", "run", "doctor", "cli"}
+LAUNCH_HALF = {"provenance", "data", "ranks", "evaluation", "run", "doctor", "export", "cli"}
 LIBRARY_HALF = FLOOR_OF.keys() - LAUNCH_HALF
 ENGINE_FILES = {
     "zero.py",
     "fsdp.py",
     "checkpoints/zero_state.py",
+    "export/weights.py",
     "settings/deepspeed_keys.py",
     "settings/deepspeed_values.py",
 }

@@ -20,9 +20,10 @@ GRACE = 5  # seconds for the children of a command that has ended
 
 
 def environment(**changes):
-    """This environment with its programs first on the path, for one thread per process."""
+    """This environment with its programs and this checkout first on the paths, for one thread per process."""
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests"), **changes}
+    code = f"{ROOT / 'tests'}{os.pathsep}{ROOT}"
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONPATH": code, **changes}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from pathlib import Path
 from unittest import mock
 
 import torch.distributed as dist
@@ -36,7 +37,7 @@ def this_rank():
 
 
 def run_engines(output, *, engines, words):
-    """Train once under each engine, a config of ds_configs/ or `launcher`: what the launcher has set up."""
+    """Train once under each engine: a config of ds_configs/, the path of one, or `launcher`: what that has set up."""
     for engine in engines:
         config = [] if engine == "launcher" else ["--deepspeed", str(ROOT / "ds_configs" / f"{engine}.json")]
-        run([*config, "--output_dir", f"{output}/{engine}", *words])
+        run([*config, "--output_dir", f"{output}/{Path(engine).name}", *words])
