@@ -67,9 +67,9 @@ class CommittedCheckpoints(Seq2SeqTrainer):
                 checkpoint, saved["engine"], saved["world_size"],
             )  # fmt: skip
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, *arguments: Any) -> None:
         if self._foreign is None:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            super()._load_from_checkpoint(*arguments)
 
     def _prepare_for_training(self, *arguments: Any) -> Any:
         if (foreign := self._foreign) is None:
