@@ -20,7 +20,7 @@ FLOORS = (
     ("planning",),
     ("encoder", "decoder"),
     ("attachment",),
-    ("fsdp", "zero"),
+    ("fsdp", "zero", "guards"),
     ("training", "evaluation"),
     ("run",),
     ("doctor",),
