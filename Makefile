@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What DeepSpeed compiles for the CPU is built once, here, and not in a cache that other clones rebuild or leave locked.
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 
-.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches generation quality gpu compat fuzz docs clean
+.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches generation quality gpu compat fuzz faults docs clean
 
 install: $(STAMP)
 
@@ -88,6 +88,10 @@ compat: install
 # Made-up flags, recipes, DeepSpeed files and documents for launch/train.py, for some minutes.
 fuzz: install
 	PYTHONPATH=tests $(PYTHON) tests/fuzz/fuzz.py $(FLAGS)
+
+# Training runs that are killed at random moments and while they write a checkpoint, and go on.
+faults: install
+	PYTHONPATH=tests DS_ACCELERATOR=cpu $(PYTHON) -m faults.faults $(FLAGS)
 
 # On a cluster's own python too: torch, transformers, accelerate and pytest are all it needs.
 gpu:

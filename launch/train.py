@@ -27,6 +27,7 @@ from cached_ds.settings.versions import UnsupportedVersion, check_versions
 
 try:
     from cached_ds import CachedSeq2SeqTrainer, cli
+    from cached_ds.checkpoints.choice import WholeCheckpoint, choose_checkpoint
     from cached_ds.data import WholeDocumentCollator
     from cached_ds.evaluation import curves as report
     from cached_ds.evaluation.attribution.predictions import attribute_predictions
@@ -46,7 +47,6 @@ try:
     from cached_ds.run.generation_settings import generation_settings
     from cached_ds.run.recipe import located
     from cached_ds.run.training_checks import check_deepspeed_steps, check_optimizer
-    from cached_ds.training import checkpoints
 except MissingExtra as missing:
     print(f"train.py: error: {missing}", file=sys.stderr)
     sys.exit(2)
@@ -82,7 +82,7 @@ def work(argv: Sequence[str]) -> None:
         if training.do_train:
             check_optimizer(training, model)
             check_deepspeed_steps(training, model, documents=len(splits["train"]))
-        checkpoint = checkpoints.choose_checkpoint(training) if training.do_train else None
+        checkpoint = choose_checkpoint(training, training.resume_from_checkpoint) if training.do_train else None
         trainer = CachedSeq2SeqTrainer(
             model,
             arguments.training,
@@ -134,7 +134,9 @@ def faults(info: RankInfo | None, trainer: CachedSeq2SeqTrainer) -> Iterator[Non
         give_up(1)
 
 
-def run(trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments, *, checkpoint: str | None) -> None:
+def run(
+    trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments, *, checkpoint: WholeCheckpoint | None
+) -> None:
     """Do what `--do_train`, `--do_eval` and `--do_predict` ask for, and write the files of each."""
     training = arguments.training
     if training.predict_with_generate and trainer.is_world_process_zero():
@@ -161,20 +163,25 @@ def draw(output_dir: str | None) -> str:
         return f"not drawn; {missing}"
 
 
-def train(trainer: CachedSeq2SeqTrainer, documents: Dataset, *, checkpoint: str | None) -> None:
+def train(trainer: CachedSeq2SeqTrainer, documents: Dataset, *, checkpoint: WholeCheckpoint | None) -> None:
     """Train, and save the model as `from_pretrained` reads it; not if a signal has ended training."""
     result = trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.stopped_by:
-        if trainer.is_world_process_zero():
-            step = trainer.state.global_step
-            print(
-                f"stopped by {trainer.stopped_by} after step {step}, which is saved as checkpoint-{step}; the same "
-                "command with --resume_from_checkpoint true goes on from it"
-            )
+        tell_stop(trainer)
         return
     trainer.save_model()
     save_metrics(trainer, "train", result.metrics | {"train_samples": len(documents)})
     trainer.save_state()
+
+
+def tell_stop(trainer: CachedSeq2SeqTrainer) -> None:
+    """Say where a run that a signal has ended goes on."""
+    step = trainer.state.global_step
+    if trainer.is_world_process_zero():
+        print(
+            f"stopped by {trainer.stopped_by} after step {step}, which is saved as checkpoint-{step}; the same command "
+            "with --resume_from_checkpoint true goes on from it"
+        )
 
 
 def named(trainer: CachedSeq2SeqTrainer) -> dict[str, Any]:

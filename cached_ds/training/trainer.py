@@ -21,12 +21,13 @@ from cached_ds.training.evaluation_loop import EveryDocumentOnce
 from cached_ds.training.progress import TokenProgressCallback
 from cached_ds.training.rows import rows_of_step
 from cached_ds.training.sampler import LengthBalancedSampler
+from cached_ds.training.saving import CommittedCheckpoints
 from cached_ds.training.zero_gradient import ZeroGradientCallback
 
 LENGTH_COLUMNS = ("prefix_length", "segment_lengths")
 
 
-class CachedSeq2SeqTrainer(Guarded, EveryDocumentOnce):
+class CachedSeq2SeqTrainer(Guarded, CommittedCheckpoints, EveryDocumentOnce):
     """A `Seq2SeqTrainer` whose encoder reads whole documents.
 
     The plain one also works on an attached model. This one adds:
@@ -35,6 +36,7 @@ class CachedSeq2SeqTrainer(Guarded, EveryDocumentOnce):
     - documents are dealt to the ranks by length, so that ranks wait less for each other, if the data set has a column
       of lengths (`length_column_name`);
     - FSDP2 by accelerate's settings works with tied embeddings and on the CPU, and `save_model` writes the whole model;
+    - checkpoints are written whole or not at all, and training goes on only from whole ones;
     - in evaluation every document counts once, in the data's order, and the loss is a mean over label tokens;
     - generation starts from the token from which training starts;
     - label smoothing in training needs no logits;

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 from transformers import AutoModelForSeq2SeqLM
 
 from helpers.repo import ROOT

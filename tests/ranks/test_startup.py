@@ -1,14 +1,11 @@
-"""How a rank starts: the backend, the patience, and the checkpoint it goes on from after a restart."""
+"""How a rank starts: the backend and the patience."""
 
 from __future__ import annotations
-
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from cached_ds.ranks import startup
-from cached_ds.training import checkpoints
 
 CUDA = torch.device("cuda", 0)
 FSDP = {"ACCELERATE_USE_FSDP": "true"}
@@ -37,47 +34,3 @@ def test_a_time_that_is_no_number_is_refused(monkeypatch):
     monkeypatch.setenv("CACHED_DS_JOIN_TIMEOUT", "5m")
     with pytest.raises(ValueError, match="CACHED_DS_JOIN_TIMEOUT='5m'.*seconds"):
         startup.patience()
-
-
-def checkpoint(folder, step, *, state="{}", random_state=True):
-    path = folder / f"checkpoint-{step}"
-    path.mkdir()
-    (path / "trainer_state.json").write_text(state)
-    if random_state:
-        torch.save({}, path / "rng_state.pth")
-
-
-def test_only_a_restart_goes_on_by_itself_and_only_from_what_is_complete(tmp_path, monkeypatch):
-    training = SimpleNamespace(output_dir=tmp_path, resume_from_checkpoint=None, world_size=1, process_index=0)
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert checkpoints.choose_checkpoint(training) is None, "nothing to go on from"
-    checkpoint(tmp_path, 9)
-    checkpoint(tmp_path, 10)
-    checkpoint(tmp_path, 11, random_state=False)
-    checkpoint(tmp_path, 12, state='{"global_')
-    assert checkpoints.choose_checkpoint(training) == str(tmp_path / "checkpoint-10")
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    assert checkpoints.choose_checkpoint(training) is None, "a first start"
-    training.resume_from_checkpoint = "false"
-    assert checkpoints.choose_checkpoint(training) is None
-    training.resume_from_checkpoint = "nowhere"
-    with pytest.raises(ValueError, match="--resume_from_checkpoint nowhere: there is no such folder"):
-        checkpoints.choose_checkpoint(training)
-    training.resume_from_checkpoint = str(tmp_path / "checkpoint-9")
-    assert checkpoints.choose_checkpoint(training) == str(tmp_path / "checkpoint-9")
-
-
-@pytest.mark.parametrize("asked", [True, "true", "True"])
-def test_asked_to_resume_it_takes_the_last_complete_checkpoint_and_names_the_others(asked, tmp_path, caplog):
-    """Transformers takes the largest number, whatever is in its folder."""
-    training = SimpleNamespace(output_dir=tmp_path, resume_from_checkpoint=asked, world_size=1, process_index=0)
-    assert checkpoints.choose_checkpoint(training) is None
-    assert "is complete: the run starts anew" in caplog.text
-    checkpoint(tmp_path, 12, state='{"global_')
-    (tmp_path / "checkpoint-best").mkdir()
-    assert checkpoints.choose_checkpoint(training) is None
-    caplog.clear()
-    checkpoint(tmp_path, 9)
-    checkpoint(tmp_path, 10)
-    assert checkpoints.choose_checkpoint(training) == str(tmp_path / "checkpoint-10")
-    assert "skipped because they are not complete on all ranks: checkpoint-12" in caplog.text
