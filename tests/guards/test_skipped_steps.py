@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoModelForSeq2SeqLM
 
 from helpers.repo import ROOT
-from lab import faults, workshop
+from lab import mishaps, workshop
 from lab.workshop import flags
 
 ENGINES = {
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("zero_ops")]
 @pytest.fixture(scope="module")
 def poisoned(tmp_path_factory):
     folder = workshop.build(tmp_path_factory.mktemp("poisoned"))
-    faults.write_documents(folder)
+    mishaps.write_documents(folder)
     return folder
 
 
@@ -38,7 +38,7 @@ def poisoned(tmp_path_factory):
 )
 def test_a_bad_step_of_one_rank_changes_nothing_on_any(launched, poisoned, tmp_path, launcher, engine, fault):
     words = flags(poisoned, tmp_path, **STEPS | ENGINES[engine][1])
-    ranks = launched.run(launcher, faults.run, words=words, fault=fault, rank=1, step=2)
+    ranks = launched.run(launcher, mishaps.run, words=words, fault=fault, rank=1, step=2)
     bad = [number for number, (same, _, _) in enumerate(ranks[0], start=1) if same]
     assert len(bad) == 1 and (fault == "document" or bad == [2])
     for steps in ranks:
@@ -49,7 +49,7 @@ def test_a_bad_step_of_one_rank_changes_nothing_on_any(launched, poisoned, tmp_p
     said = (tmp_path / "logs/rank_00000.log").read_text(encoding="utf-8")
     assert f"step {bad[0]} is skipped" in said and FAULTS[fault] in said, said
     if fault == "document":
-        assert f"document {faults.ROW} ({poisoned / 'train.jsonl'}, line {faults.ROW + 1}, " in said
+        assert f"document {mishaps.ROW} ({poisoned / 'train.jsonl'}, line {mishaps.ROW + 1}, " in said
     history = json.loads((tmp_path / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     losses = [row["loss"] for row in history if "loss" in row]
     assert [loss != loss for loss in losses] == [number in bad for number in (1, 2, 3)]
