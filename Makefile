@@ -91,7 +91,7 @@ fuzz: install
 
 # Training runs that are killed at random moments and while they write a checkpoint, and go on.
 faults: install
-	PYTHONPATH=tests DS_ACCELERATOR=cpu $(PYTHON) -m faults.faults $(FLAGS)
+	PYTHONPATH=tests DS_ACCELERATOR=cpu $(PYTHON) tests/faults/faults.py $(FLAGS)
 
 # On a cluster's own python too: torch, transformers, accelerate and pytest are all it needs.
 gpu:

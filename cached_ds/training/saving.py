@@ -24,12 +24,7 @@ class CommittedCheckpoints(Seq2SeqTrainer):
 
     _staging: str | None = None
 
-    def train(
-        self,
-        resume_from_checkpoint: str | bool | None = None,
-        trial: Any = None,
-        ignore_keys_for_eval: list[str] | None = None,
-    ) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train; True resumes from the newest whole checkpoint, or starts anew if there is none.
 
         Raises:
@@ -40,7 +35,7 @@ class CommittedCheckpoints(Seq2SeqTrainer):
             found = checked(resume_from_checkpoint)
         elif resume_from_checkpoint:
             found = choose_checkpoint(self.args, True)
-        return super().train(found, trial, ignore_keys_for_eval)
+        return super().train(found, *args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial), f"{NAME}{self.state.global_step}")

@@ -1,8 +1,8 @@
 """Kills training runs and starts them again (`make faults`).
 
 Each run trains a small model on two ranks, with dropout. It is killed with SIGKILL, at a random moment or at a stage of
-writing a checkpoint, and started again with `--resume_from_checkpoint true`. Its parameters have to equal those of a run
-that nothing disturbed, bit for bit. Faults are told with what led to them; the exit code is 1 if there was one.
+writing a checkpoint, and started again with `--resume_from_checkpoint true`. Its parameters have to equal those of an
+undisturbed run, bit for bit. Faults are told with what led to them; the exit code is 1 if there was one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from faults import stages, trials
-from lab import workshop
+from lab import killing, trials, workshop
 
 AT_RANDOM = "a random moment"
 
@@ -33,7 +32,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: 0)")
     arguments = parser.parse_args()
     rng, counts, faults = random.Random(arguments.seed), collections.Counter(), 0
-    places = [AT_RANDOM] * arguments.moments + list(stages.STAGES) * arguments.each
+    places = [AT_RANDOM] * arguments.moments + list(killing.STAGES) * arguments.each
     with tempfile.TemporaryDirectory() as name:
         folder = workshop.build(Path(name), dropout=0.1)
         undisturbed = {engine: time_of(folder, engine) for engine in arguments.engines}
@@ -62,7 +61,7 @@ def made_up(place, seconds, rng):
     """A kill at this place, of a run that takes so many seconds."""
     if place == AT_RANDOM:
         return trials.Kill(seconds=rng.uniform(0, seconds))
-    rank = 0 if place in stages.OF_RANK_0 else rng.randrange(trials.WORLD)
+    rank = 0 if place in killing.OF_RANK_0 else rng.randrange(trials.WORLD)
     return trials.Kill(stage=place, call=rng.randint(1, trials.SAVES), rank=rank)
 
 
@@ -80,7 +79,7 @@ def fault_of(folder, engine, kill, *, name):
 def show(counts, engines):
     """Print how often each engine was killed where."""
     print(f"{'killed at':<20}" + "".join(f"{engine:>8}" for engine in engines))
-    for stage in (AT_RANDOM, *stages.STAGES):
+    for stage in (AT_RANDOM, *killing.STAGES):
         print(f"{stage:<20}" + "".join(f"{counts[engine, stage]:>8}" for engine in engines))
 
 

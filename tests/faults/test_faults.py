@@ -1,4 +1,4 @@
-"""A run that is killed while it writes a checkpoint ends as one that nothing disturbed; damage is seen under any engine.
+"""A run that is killed while it writes a checkpoint ends like an undisturbed one; damage is seen under any engine.
 
 `make faults` kills many more.
 """
@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from cached_ds.checkpoints import manifest
-from faults import faults, trials
-from lab import workshop
+import faults
+from lab import trials, workshop
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("zero_ops")]
 KILLS = {

@@ -54,3 +54,23 @@ def test_a_bad_step_of_one_rank_changes_nothing_on_any(launched, poisoned, tmp_p
     losses = [row["loss"] for row in history if "loss" in row]
     assert [loss != loss for loss in losses] == [number in bad for number in (1, 2, 3)]
     assert [row["step"] for row in history if row.get("skipped_steps")] == bad
+
+
+@pytest.mark.parametrize(
+    ("launcher", "engine"), [(launcher, engine) for engine, (launcher, _) in ENGINES.items()], ids=ENGINES
+)
+def test_a_document_without_content_is_no_reason_to_skip(launched, folder, tmp_path, launcher, engine):
+    words = flags(folder, tmp_path, **STEPS | ENGINES[engine][1], max_skipped_steps=0)
+    for steps in launched.run(launcher, mishaps.run, words=words, fault="empty", rank=1, step=2):
+        assert [same for same, _, _ in steps] == [False] * 3
+
+
+def test_the_loss_scaler_of_fp16_skips_by_its_own_rules(launched, folder, tmp_path):
+    config = json.loads((ROOT / "ds_configs/zero2.json").read_text(encoding="utf-8"))
+    config["fp16"] = {"enabled": True, "initial_scale_power": 18, "hysteresis": 1}
+    (file := tmp_path / "fp16.json").write_text(json.dumps(config), encoding="utf-8")
+    words = flags(folder, tmp_path, **STEPS, deepspeed=file, fp16=True, max_skipped_steps=0, max_steps=12)
+    for steps in launched.run("deepspeed", mishaps.run_in_fp16, words=words):
+        same = [same for same, _, _ in steps]
+        assert same[:2] == [True, True] and not same[-1], "the scale halves until it fits"
+    assert "is skipped" not in (tmp_path / "logs/rank_00000.log").read_text(encoding="utf-8")

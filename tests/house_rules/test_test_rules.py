@@ -11,7 +11,16 @@ from helpers.repo import ROOT, files_in, nodes, parsed, shown, source_files
 
 TESTS = ROOT / "tests"
 SHARED = {"helpers", "lab"}  # packages of what tests share
-BESIDE_THE_ROOMS = SHARED | {"parity", "launch", "house_rules", "hugging_face", "benchmarks", "versions", "fuzz"}
+BESIDE_THE_ROOMS = SHARED | {
+    "parity",
+    "launch",
+    "house_rules",
+    "hugging_face",
+    "benchmarks",
+    "versions",
+    "fuzz",
+    "faults",
+}
 ROOMS = {path.parent.name for path in (ROOT / "cached_ds").glob("*/__init__.py")}
 TEST_MODULES = {path.stem for path in source_files("tests") if path.stem.startswith("test_")} | {"conftest"}
 FOLDERS = {path.name for path in TESTS.iterdir() if path.is_dir()} - {"__pycache__"}

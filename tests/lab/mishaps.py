@@ -1,6 +1,6 @@
 """Runs of launch/train.py to which something happens: a NaN, a signal, no memory left.
 
-A fault is a word, a rank, and a step counted from 1. `document` needs neither: whoever reads the word `poison`, which
+A fault is a word, such as `empty` (a document without content), a rank, and a step counted from 1. `document` needs neither: whoever reads the word `poison`, which
 no tokenizer of the workshop knows, gets NaN as its embedding.
 """
 
@@ -80,6 +80,14 @@ def run(words, *, fault=None, rank=0, step=0):
     return steps.found
 
 
+def run_in_fp16(words):
+    """`run` where DeepSpeed takes the CPU for one that computes in float16, as it does, if slowly."""
+    from deepspeed.accelerator import get_accelerator
+
+    with mock.patch.object(get_accelerator(), "is_fp16_supported", lambda: True):
+        return run(words)
+
+
 TRAINER = train.CachedSeq2SeqTrainer
 COMPUTE_LOSS = Trainer.compute_loss
 
@@ -95,8 +103,12 @@ def poison(model, token):
 
 def faulty_loss(trainer, fault, rank, step, *arguments, **options):
     """The Trainer's loss, to which the fault happens."""
+    here = (trainer.args.process_index, trainer.state.global_step + 1) == (rank, step) and trainer.model.training
+    if fault == "empty" and here:
+        inputs = arguments[1]
+        inputs |= {name: inputs[name][:, [0, -1]] for name in ("input_ids", "attention_mask")}
     found = COMPUTE_LOSS(trainer, *arguments, **options)
-    if (trainer.args.process_index, trainer.state.global_step + 1) != (rank, step) or not trainer.model.training:
+    if not here:
         return found
     if fault in ("SIGTERM", "SIGUSR1"):
         os.kill(os.getpid(), getattr(signal, fault))

@@ -26,7 +26,7 @@ from lab import workshop
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp")
 WORLD, STEPS, SAVE_STEPS, SECONDS = 2, 6, 2, 120
 SAVES = STEPS // SAVE_STEPS
-PRELOADED = ["torch", "transformers", "deepspeed", "torch.distributed.checkpoint", "cached_ds.zero", "faults.trials"]
+PRELOADED = ["torch", "transformers", "deepspeed", "torch.distributed.checkpoint", "cached_ds.zero", "lab.trials"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +122,9 @@ def _rank(*, words, log, environ, kill):
 
     torch.set_num_threads(1)
     if kill is not None and kill.stage is not None:
-        from faults import stages
+        from lab import killing
 
-        stages.arm(kill.stage, call=kill.call)
+        killing.arm(kill.stage, call=kill.call)
     import train
 
     train.main(words)
