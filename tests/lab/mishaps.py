@@ -1,7 +1,7 @@
 """Runs of launch/train.py to which something happens: a NaN, a signal, no memory left.
 
-A fault is a word, such as `empty` (a document without content), a rank, and a step counted from 1. `document` needs neither: whoever reads the word `poison`, which
-no tokenizer of the workshop knows, gets NaN as its embedding.
+A fault is a word, a rank, and a step counted from 1: `empty` is a document without content. `document` needs neither
+rank nor step: whoever reads the word `poison`, which no tokenizer of the workshop knows, gets NaN as its embedding.
 """
 
 from __future__ import annotations
