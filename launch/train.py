@@ -35,13 +35,15 @@ try:
     from cached_ds.evaluation.bertscore import BertScore
     from cached_ds.evaluation.metrics import Scored, Scorer, SummaryMetrics, intervals
     from cached_ds.evaluation.rouge import Rouge
+    from cached_ds.guards.disk import check_writable, disk_faults
+    from cached_ds.guards.faults import TrainingFault
     from cached_ds.leaving import give_up, leave
     from cached_ds.provenance.record import write_record
     from cached_ds.ranks import logs as rank_logs
     from cached_ds.ranks.discovery import RankInfo
     from cached_ds.ranks.startup import start_rank
     from cached_ds.run.arguments import Arguments, parse, read_flags
-    from cached_ds.run.build import build_data, build_model, check_targets
+    from cached_ds.run.build import build_data, build_model, check_targets, places_of
     from cached_ds.run.flags import without_local_rank
     from cached_ds.run.generation_settings import generation_settings
     from cached_ds.run.recipe import located
@@ -73,6 +75,8 @@ def work(argv: Sequence[str]) -> None:
         training = arguments.training
         rank_logs.set_up(info, library_level=training.get_process_log_level())
         check_versions()
+        if training.local_process_index == 0:
+            check_writable(str(training.output_dir))
         set_seed(arguments.training.seed)
         splits, tokenizer = build_data(arguments)
         model: Any = build_model(arguments, tokenizer)  # its class is the one that its config names
@@ -91,12 +95,15 @@ def work(argv: Sequence[str]) -> None:
                 tokenizer, model=model, pad_to_multiple_of=arguments.data.pad_to_multiple_of
             ),
             compute_metrics=metrics_for(arguments, tokenizer),
+            max_skipped_steps=arguments.guards.max_skipped_steps,
+            place_of=places_of(arguments.data, "train"),
         )
         trainer.check_checkpoint(checkpoint)
         rank_logs.open_file(info, str(training.output_dir))
         if training.do_train and trainer.is_world_process_zero():
             write_record(Path(str(training.output_dir)), recorded(arguments, read_flags(argv)))
-    run(trainer, splits, arguments, checkpoint=checkpoint)
+    with faults(info, trainer):
+        run(trainer, splits, arguments, checkpoint=checkpoint)
 
 
 def metrics_for(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> SummaryMetrics | None:
@@ -121,6 +128,17 @@ def user_errors(info: RankInfo | None, argv: Sequence[str]) -> Iterator[None]:
         give_up(2)
 
 
+@contextmanager
+def faults(info: RankInfo | None, trainer: CachedSeq2SeqTrainer) -> Iterator[None]:
+    """Turn the end of a run that cannot go on into one sentence and exit code 1; the other ranks end too."""
+    try:
+        with disk_faults(str(trainer.args.output_dir), said=lambda: f"step {trainer.state.global_step}"):
+            yield
+    except TrainingFault as fault:
+        print(f"train.py: error: {rank_logs.whereabouts(info)}{fault}", file=sys.stderr, flush=True)
+        give_up(1)
+
+
 def run(
     trainer: CachedSeq2SeqTrainer, splits: DatasetDict, arguments: Arguments, *, checkpoint: WholeCheckpoint | None
 ) -> None:
@@ -131,6 +149,8 @@ def run(
         print("generation:", ", ".join(f"{name.removeprefix('generation_')} {value}" for name, value in settings))
     if training.do_train:
         train(trainer, splits["train"], checkpoint=checkpoint)
+    if trainer.stopped_by:
+        return
     if training.do_eval:
         metrics = trainer.evaluate(metric_key_prefix="eval") | {"eval_samples": len(splits["validation"])}
         save_metrics(trainer, "eval", metrics | named(trainer))
@@ -149,11 +169,24 @@ def draw(output_dir: str | None) -> str:
 
 
 def train(trainer: CachedSeq2SeqTrainer, documents: Dataset, *, checkpoint: WholeCheckpoint | None) -> None:
-    """Train, and save the model as `from_pretrained` reads it."""
+    """Train, and save the model as `from_pretrained` reads it; not if a signal has ended training."""
     result = trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.stopped_by:
+        tell_stop(trainer)
+        return
     trainer.save_model()
     save_metrics(trainer, "train", result.metrics | {"train_samples": len(documents)})
     trainer.save_state()
+
+
+def tell_stop(trainer: CachedSeq2SeqTrainer) -> None:
+    """Say where a run that a signal has ended goes on."""
+    step = trainer.state.global_step
+    if trainer.is_world_process_zero():
+        print(
+            f"stopped by {trainer.stopped_by} after step {step}, which is saved as checkpoint-{step}; the same command "
+            "with --resume_from_checkpoint true goes on from it"
+        )
 
 
 def named(trainer: CachedSeq2SeqTrainer) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from cached_ds.evaluation.metrics import metric_names
 from cached_ds.evaluation.rouge import ROUGE_TYPES
 from cached_ds.evaluation.sentences import SENTENCES
 from cached_ds.evaluation.words import TOKENIZERS
+from cached_ds.guards.trainer import MAX_SKIPPED_STEPS
 from cached_ds.models.shapes import family_name, is_shape
 from cached_ds.run.flags import normalise, value_of
 from cached_ds.run.training_checks import check_flags, check_metric, check_training
@@ -98,6 +99,21 @@ class ModelArguments:
                 raise ValueError(f"--{name} {value} is refused; allowed is a number >= {low}")
 
 
+@dataclass(kw_only=True)
+class GuardArguments:
+    """What a run puts up with before it ends."""
+
+    max_skipped_steps: int = flag(
+        "So many steps in a row may be skipped because loss or gradient is not finite; one more ends the run.",
+        default=MAX_SKIPPED_STEPS,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a negative number."""
+        if self.max_skipped_steps < 0:
+            raise ValueError(f"--max_skipped_steps {self.max_skipped_steps} is refused; allowed is a number >= 0")
+
+
 def _command_line_type(config_field: dataclasses.Field[Any]) -> Any:
     """The type of a field as a flag: text for a field of several types, in which `CachedConfig` reads numbers."""
     types = {"int": int, "int | None": int | None, "bool": bool, "bool | None": bool | None}
@@ -122,6 +138,7 @@ class Arguments:
     model: ModelArguments
     data: DataArguments
     cached: CachedConfig
+    guards: GuardArguments
     training: Seq2SeqTrainingArguments
 
 
@@ -133,7 +150,7 @@ class _Parser(HfArgumentParser):
 
 @functools.cache  # it is asked for three times per command line, and never changed
 def _parser() -> _Parser:
-    groups: Any = (ModelArguments, DataArguments, CachedArguments, Seq2SeqTrainingArguments)
+    groups: Any = (ModelArguments, DataArguments, CachedArguments, GuardArguments, Seq2SeqTrainingArguments)
     return _Parser(groups, allow_abbrev=False)
 
 
@@ -164,7 +181,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     if not torch.accelerator.is_available():
         flags.append("--use_cpu")  # without it every rank on such a machine takes itself to be alone
     check_flags(vars(_parser().parse_args(flags)))
-    model, data, cached, training = _made(flags)
+    model, data, cached, guards, training = _made(flags)
     check_training(training)
     if data.keep_prefix and cached.overlap:
         raise ValueError(f"--overlap {cached.overlap} with --keep_prefix is refused; allowed is 0")
@@ -178,7 +195,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     training.generation_max_length = (
         training.generation_max_length or data.val_max_target_length or data.max_target_length
     )
-    return Arguments(model, data, CachedConfig.from_dict(vars(cached)), training)
+    return Arguments(model, data, CachedConfig.from_dict(vars(cached)), guards, training)
 
 
 def _check_attribution(cached: Any, training: Seq2SeqTrainingArguments) -> None:

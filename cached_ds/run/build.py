@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from cached_ds.attachment import attach
-from cached_ds.data import keep_prefixes, load_splits, tokenize_splits, train_tokenizer
+from cached_ds.data import DataArguments, keep_prefixes, load_splits, tokenize_splits, train_tokenizer
 from cached_ds.data.sources.local_files import location_of
 from cached_ds.models.families import family_of
 from cached_ds.models.hub import check_source
@@ -101,6 +101,12 @@ def check_prefixes(splits: DatasetDict, files: Mapping[str, Path], *, window: in
                     f"{where}: a prefix of {length} tokens leaves no room in a window of {window}, of which special "
                     f"tokens and overlap take {taken}; use a larger --window, or a shorter prefix"
                 )
+
+
+def places_of(data: DataArguments, split: str) -> Callable[[int], str] | None:
+    """Where a row of a split comes from, as file and line; None: the split comes from no file."""
+    path = data.files().get(split)
+    return None if path is None else lambda number: f"{path}, {location_of(path, number)}"
 
 
 def build_tokenizer(arguments: Arguments, texts: DatasetDict) -> PreTrainedTokenizerBase:

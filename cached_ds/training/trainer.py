@@ -14,10 +14,12 @@ from cached_ds import fsdp
 from cached_ds.attachment import ensure_attached, inner_model
 from cached_ds.decoder.chunked_loss import has_chunked_loss
 from cached_ds.encoder.guards import refuse_sequence_parallelism
+from cached_ds.guards.trainer import Guarded
 from cached_ds.models.start_tokens import agree_on_start
 from cached_ds.settings.config import CachedConfig
 from cached_ds.training.evaluation_loop import EveryDocumentOnce
 from cached_ds.training.progress import TokenProgressCallback
+from cached_ds.training.rows import rows_of_step
 from cached_ds.training.sampler import EpochCallback, LengthBalancedSampler
 from cached_ds.training.saving import CommittedCheckpoints
 from cached_ds.training.zero_gradient import ZeroGradientCallback
@@ -25,7 +27,7 @@ from cached_ds.training.zero_gradient import ZeroGradientCallback
 LENGTH_COLUMNS = ("prefix_length", "segment_lengths")
 
 
-class CachedSeq2SeqTrainer(CommittedCheckpoints, EveryDocumentOnce):
+class CachedSeq2SeqTrainer(Guarded, CommittedCheckpoints, EveryDocumentOnce):
     """A `Seq2SeqTrainer` whose encoder reads whole documents.
 
     The plain one also works on an attached model. This one adds:
@@ -39,14 +41,16 @@ class CachedSeq2SeqTrainer(CommittedCheckpoints, EveryDocumentOnce):
     - generation starts from the token from which training starts;
     - label smoothing in training needs no logits;
     - the progress bar shows tokens per second and windows;
-    - a logged step whose gradient is zero is told.
+    - a logged step whose gradient is zero is told;
+    - a step whose loss or gradient is not finite is skipped on all ranks, signals and the file `save_now` save a
+      checkpoint on all ranks, and a lack of memory is told with the documents (cached_ds/guards/).
 
     Args:
         model: a Hugging Face encoder-decoder, attached or not, not yet wrapped by an engine; None: what `model_init`
             makes.
         args: `Seq2SeqTrainingArguments`; engines are chosen as usual (`deepspeed`, `fsdp`, the launcher).
         cached: how to cut and replay; None: the defaults, or what the model is attached with.
-        **arguments: all other arguments of `Seq2SeqTrainer`.
+        **arguments: all other arguments of `Seq2SeqTrainer`, and those of `Guarded`: `max_skipped_steps`, `place_of`.
 
     Raises:
         ValueError: `cached` for a model that is attached already; what `attach` refuses; FSDP1, or FSDP that loads the
@@ -108,7 +112,8 @@ class CachedSeq2SeqTrainer(CommittedCheckpoints, EveryDocumentOnce):
         if self.label_smoother is None or not is_chunked:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         outputs = model(**inputs, label_smoothing=self.label_smoother.epsilon)
-        return (outputs[0], outputs) if return_outputs else outputs[0]
+        loss = self.guarded(outputs[0])
+        return (loss, outputs) if return_outputs else loss
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the whole model, even where checkpoints are sharded; the plain Trainer would write nothing then.
@@ -128,6 +133,12 @@ class CachedSeq2SeqTrainer(CommittedCheckpoints, EveryDocumentOnce):
             for part in described:
                 if part is not None:
                     part.save_pretrained(output_dir)
+
+    def rows_of_step(self) -> list[list[int]]:
+        """Numbers of the rows of the training data in each micro-batch of this step and rank; empty: not known."""
+        accumulation = self.args.gradient_accumulation_steps
+        loader = self.callback_handler.train_dataloader
+        return rows_of_step(loader, step=self.state.global_step, accumulation=accumulation)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """The length-balanced sampler, if the data set gives its lengths and no other strategy is asked for."""

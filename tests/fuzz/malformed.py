@@ -21,7 +21,7 @@ NUMBERS = {
     **dict.fromkeys(["window", "windows_per_pass", "tile", "max_train_samples", "per_device_eval_batch_size"], COUNTS),
     **dict.fromkeys(["logging_steps", "save_steps", "eval_steps"], ["nan", "inf", "-1", "ten"]),
     **dict.fromkeys(["seed", "data_seed"], ["-1", "1.5", str(2**64), "ten"]),
-    **dict.fromkeys(["dataloader_num_workers", "num_samples"], ["-1", "1.5", "ten"]),
+    **dict.fromkeys(["dataloader_num_workers", "num_samples", "max_skipped_steps"], ["-1", "1.5", "ten"]),
     **dict.fromkeys(["preprocessing_num_workers", "pad_to_multiple_of", "max_source_length"], ["0", "-1", "1.5"]),
     **dict.fromkeys(["save_total_limit", "num_beams", "generation_max_length", "ddp_timeout"], ["0", "-1", "1.5"]),
 }

@@ -21,7 +21,7 @@ FLOORS = (
     ("encoder", "decoder"),
     ("attachment",),
     ("fsdp", "zero"),
-    ("checkpoints",),
+    ("checkpoints", "guards"),
     ("training", "evaluation"),
     ("run",),
     ("doctor", "export"),
