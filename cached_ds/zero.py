@@ -16,6 +16,7 @@ from torch import nn
 
 from cached_ds.attachment import ensure_attached, windowed_encoder
 from cached_ds.encoder.layered import Replayed
+from cached_ds.left_memory import remove_left_memory
 from cached_ds.op_locks import remove_stale_locks
 from cached_ds.settings.config import CachedConfig
 from cached_ds.settings.extras import needed_by
@@ -52,6 +53,7 @@ def initialize(
     leaves: list[nn.Module] = [module for module in encoder.modules() if isinstance(module, Replayed)] or [encoder]
     assert all(map(z3_leaf_module, leaves)), "DeepSpeed no longer reads the leaf mark of the class"
     remove_stale_locks()
+    remove_left_memory()
     arguments.setdefault("model_parameters", [p for p in model.parameters() if p.requires_grad])
     return deepspeed.initialize(model=model, config=fill_auto(settings, model), **arguments)
 
@@ -64,6 +66,7 @@ def join_process_group() -> None:
     `deepspeed.initialize`.
     """
     remove_stale_locks()
+    remove_left_memory()
     deepspeed.init_distributed()
 
 

@@ -37,7 +37,7 @@ try:
     from cached_ds.leaving import give_up, leave
     from cached_ds.ranks import logs as rank_logs
     from cached_ds.ranks.discovery import RankInfo
-    from cached_ds.ranks.startup import start_rank
+    from cached_ds.ranks.startup import start_rank, start_watchdog
     from cached_ds.run.arguments import Arguments, parse
     from cached_ds.run.build import build_data, build_model, check_targets
     from cached_ds.run.flags import without_local_rank
@@ -45,6 +45,8 @@ try:
     from cached_ds.run.recipe import located
     from cached_ds.run.training_checks import check_deepspeed_steps, check_optimizer
     from cached_ds.training import checkpoints
+    from cached_ds.training.watched import WatchedCallback
+    from cached_ds.watch.launcher import Launcher
 except MissingExtra as missing:
     print(f"train.py: error: {missing}", file=sys.stderr)
     sys.exit(2)
@@ -66,10 +68,12 @@ def work(argv: Sequence[str]) -> None:
     info = None
     with user_errors(info, argv):
         info = start_rank(argv)
+    launcher = Launcher.of_rank()
     with user_errors(info, argv):
         arguments = parse(argv)
         training = arguments.training
         rank_logs.set_up(info, library_level=training.get_process_log_level())
+        watchdog = start_watchdog(info, limit=arguments.step_timeout, launcher=launcher)
         check_versions()
         set_seed(arguments.training.seed)
         splits, tokenizer = build_data(arguments)
@@ -90,8 +94,10 @@ def work(argv: Sequence[str]) -> None:
             ),
             compute_metrics=metrics_for(arguments, tokenizer),
         )
+        trainer.add_callback(WatchedCallback(watchdog))
         rank_logs.open_file(info, str(training.output_dir))
     run(trainer, splits, arguments, checkpoint=checkpoint)
+    watchdog.stop()
 
 
 def metrics_for(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> SummaryMetrics | None:
