@@ -68,6 +68,10 @@ def _finalize_mpi() -> None:
 
 def remove_shared_buffer(rank: int) -> None:
     """Remove a rank's shared memory of DeepSpeed's collectives on one host: 66 MiB, which DeepSpeed leaves behind."""
+    shared_buffer(rank).unlink(missing_ok=True)
+
+
+def shared_buffer(rank: int) -> Path:
+    """The file of that memory."""
     address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
-    name = f"deepspeed_allreduce_buffer_{os.getuid()}_{address}_{port}_{rank}"
-    (SHARED_MEMORY / name).unlink(missing_ok=True)
+    return SHARED_MEMORY / f"deepspeed_allreduce_buffer_{os.getuid()}_{address}_{port}_{rank}"

@@ -49,8 +49,8 @@ def install_excepthook(info: RankInfo | None) -> None:
         if watchdog is not None and lost_another(error):
             traceback.print_exception(error, file=log_file())
             watchdog.bereft()
-        logger.critical("%sends:", whereabouts(info), exc_info=(kind, error, trace))
-        place = "" if watchdog is None or watchdog.card.place is None else f" ({watchdog.card.place})"
+        logger.critical("%san error ends this rank", whereabouts(info), exc_info=(kind, error, trace))
+        place = "" if watchdog is None else watchdog.where()
         sentence = f"{whereabouts(info)}{kind.__name__}: {' '.join(str(error).split())}{place}"
         logger.critical("%s", sentence)
         if watchdog is not None:

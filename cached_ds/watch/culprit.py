@@ -46,7 +46,7 @@ def silent(cards: Sequence[Card], silence: Mapping[int, float], *, limit: float,
     if not guilty:
         return None
     if bereft:
-        return Verdict(f"{_named(guilty)} ended, or stands still", guilty)
+        return Verdict(f"{_named(guilty)} ended, or {'stands' if len(guilty) == 1 else 'stand'} still", guilty)
     seconds = min(silence[card.rank] + card.still for card in guilty)
     return Verdict(f"{_named(guilty)} not moved for {seconds:.0f} s: {STOPPED}", guilty)
 

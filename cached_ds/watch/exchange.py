@@ -41,7 +41,8 @@ class Exchange:
         self._stopped = threading.Event()
 
     def start(self, card: Callable[[], Card]) -> None:
-        """Exchange cards from now on, in a thread."""
+        """Write the first card, so that this rank is known, and exchange cards from now on, in a thread."""
+        self.store.set(f"cards/{self.rank}", card().line())
         self._thread = threading.Thread(target=self._run, args=(card,), name="cached_ds exchange", daemon=True)
         self._thread.start()
 

@@ -77,6 +77,10 @@ class Watchdog:
         if self.exchange is not None:
             self.exchange.stop(dataclasses.replace(self.card, over=True))
 
+    def where(self) -> str:
+        """` (step 7, window 12 of 40)`, or nothing while this rank does not train."""
+        return "" if self._place is None else f" ({self._place()})"
+
     def follow(self, place: Callable[[], Place] | None) -> None:
         """Training begins, and `place` says where it is; None: training is over."""
         self._place = place
@@ -91,7 +95,7 @@ class Watchdog:
     def bereft(self) -> None:
         """Wait for the verdict about a rank that this one has lost; returns only if none comes in time."""
         self.card = dataclasses.replace(self.card, bereft=True)
-        time.sleep(2 * ENDED)
+        time.sleep(3 * ENDED)
 
     def _quiet(self) -> None:
         self._stopped.set()

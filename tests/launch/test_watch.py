@@ -44,9 +44,15 @@ def test_all_ranks_end_and_the_one_at_fault_is_named(engine, death, folder, tmp_
     (tmp_path / "reports").mkdir()
     changes = {} if config is None else {"deepspeed": ROOT / f"ds_configs/{config}.json"}
     words = flags(folder, tmp_path / "out", step_timeout=LIMIT, **changes)
-    environment = {"DEATH": death, "REPORTS": str(tmp_path / "reports"), "DS_ACCELERATOR": "cpu"}
+    environment = {
+        "DEATH": "asleep" if death == "launcher" else death,
+        "REPORTS": str(tmp_path / "reports"),
+        "DS_ACCELERATOR": "cpu",
+    }
     command = Running([*commands.launcher(launcher), PROGRAMS / "mortal_rank.py", *words], **environment)
     await_step(tmp_path / "reports" / "fatal", command)
+    if death == "launcher":
+        command.process.kill()
     finished = command.finish(IN_TIME)
     logs = "".join(path.read_text() for path in sorted((tmp_path / "out").glob("logs/*")))
     assert (tmp_path / "reports" / "fatal").is_file(), finished.output

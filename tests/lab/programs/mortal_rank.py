@@ -1,7 +1,8 @@
 """A train.py that trains as the real one does, but rank 1 comes to an end in the middle of its third step.
 
-By DEATH it is `killed` or `stopped`, has `raised` an error, is `asleep`, or the `launcher` of all is killed. Each start
-notes in REPORTS/attempt_N the step that it begins with; only the first one ends.
+By DEATH it is `killed` or `stopped`, has `raised` an error, or falls `asleep` for longer than any test takes; the file
+REPORTS/fatal says that this moment has come. Each start notes in REPORTS/attempt_N the step that it begins with; only
+the first one ends.
 """
 
 from __future__ import annotations
@@ -12,32 +13,25 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "launch"))
 
 import train  # noqa: E402
-from lab.running import MARKER  # noqa: E402
+from cached_ds.watch.exchange import BEAT  # noqa: E402
 
 LAST_STEP = 2
-SIGNALS = {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}
 
 
 def end(death):
-    """Let this rank come to an end, or the launcher; a rank that is asleep would wake up after all tests are over."""
-    if death in SIGNALS:
-        os.kill(os.getpid(), SIGNALS[death])
+    """Let this rank come to an end; one that stands still has time to tell the others where it is."""
+    Path(os.environ["REPORTS"], "fatal").touch()
     if death == "raised":
         raise RuntimeError("planned")
-    if death == "launcher":
-        os.kill(commands_of_launcher()[-1], signal.SIGKILL)
+    if death == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(3 * BEAT)
+    if death == "stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
     time.sleep(1000)
-
-
-def commands_of_launcher():
-    """The processes between this one and the shell: DeepSpeed has two."""
-    parents = [parent for parent in psutil.Process().parents() if MARKER in parent.environ()]
-    return [parent.pid for parent in parents]
 
 
 class MortalTrainer(train.CachedSeq2SeqTrainer):
@@ -48,7 +42,6 @@ class MortalTrainer(train.CachedSeq2SeqTrainer):
         if not attempt.exists():
             attempt.write_text(str(self.state.global_step), encoding="utf-8")
         if self.state.global_step == LAST_STEP and os.environ["RANK"] == "1" and attempt.name == "attempt_0":
-            Path(os.environ["REPORTS"], "fatal").touch()
             end(os.environ["DEATH"])
         return super().training_step(*arguments, **more)
 
