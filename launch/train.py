@@ -96,8 +96,8 @@ def work(argv: Sequence[str]) -> None:
         )
         trainer.add_callback(WatchedCallback(watchdog))
         rank_logs.open_file(info, str(training.output_dir))
-    run(trainer, splits, arguments, checkpoint=checkpoint)
-    watchdog.stop()
+    with watchdog:
+        run(trainer, splits, arguments, checkpoint=checkpoint)
 
 
 def metrics_for(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> SummaryMetrics | None:

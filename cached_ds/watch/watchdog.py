@@ -26,7 +26,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 import psutil
 from torch.distributed import distributed_c10d
@@ -70,6 +70,15 @@ class Watchdog:
         self._thread.start()
         if self.exchange is not None:
             self.exchange.start(lambda: self.card)
+
+    def __enter__(self) -> Self:
+        """Watch to the end of the block."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Watch no longer, unless an error ends this rank, whose watchdog has to tell the others."""
+        if kind is None or self.exchange is None:
+            self.stop()
 
     def stop(self) -> None:
         """Watch no longer: the work is done."""

@@ -26,7 +26,7 @@ SAID = {
     "launcher": rf"the launcher of rank [01] \(host {socket.gethostname()}\) has ended",
 }
 PAIRS = [(engine, death) for engine in ENGINES for death in SAID]
-QUICK = [("ddp", "asleep"), ("zero2", "stopped"), ("zero2", "launcher"), ("fsdp", "killed")]
+QUICK = [("fsdp", "asleep"), ("zero2", "stopped"), ("zero2", "launcher")]  # test_launchers.py has ranks that are killed
 
 pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("zero_ops")]
 
