@@ -48,22 +48,28 @@ def drop(code: int) -> NoReturn:
     """End this process at once, from any thread; its main thread may hold what exit handlers would wait for."""
     if dist.is_initialized():
         remove_shared_buffer(dist.get_rank())
+    _remove_mpi_segments()
     os._exit(code)
 
 
 def _end(*, code: int) -> NoReturn:
     atexit._run_exitfuncs()
-    _finalize_mpi()
+    _remove_mpi_segments()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def _finalize_mpi() -> None:
-    """End MPI where DeepSpeed has asked it who a single process is; 16 MiB of shared memory would stay otherwise."""
-    mpi = getattr(sys.modules.get("mpi4py"), "MPI", None)
-    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized() and mpi.COMM_WORLD.Get_size() == 1:
-        mpi.Finalize()
+def _remove_mpi_segments() -> None:
+    """Remove Open MPI's shared memory that this process has mapped: 16 MiB, which MPI's own end leaves as well.
+
+    DeepSpeed asks MPI who a process is that no launcher has started.
+    """
+    if (maps := Path("/proc/self/maps")).exists():
+        mapped = maps.read_text(encoding="utf-8")
+        for path in SHARED_MEMORY.glob("sm_segment.*"):
+            if f"{path}\n" in mapped:
+                path.unlink(missing_ok=True)
 
 
 def remove_shared_buffer(rank: int) -> None:
