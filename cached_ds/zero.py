@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from cached_ds.attachment import ensure_attached, windowed_encoder
 from cached_ds.encoder.layered import Replayed
+from cached_ds.leaving import remove_shared_buffer, shared_buffer
+from cached_ds.left_memory import remove_left_memory
 from cached_ds.op_locks import remove_stale_locks
 from cached_ds.settings.config import CachedConfig
 from cached_ds.settings.extras import needed_by
@@ -52,8 +55,11 @@ def initialize(
     leaves: list[nn.Module] = [module for module in encoder.modules() if isinstance(module, Replayed)] or [encoder]
     assert all(map(z3_leaf_module, leaves)), "DeepSpeed no longer reads the leaf mark of the class"
     remove_stale_locks()
+    remove_left_memory()
     arguments.setdefault("model_parameters", [p for p in model.parameters() if p.requires_grad])
-    return deepspeed.initialize(model=model, config=fill_auto(settings, model), **arguments)
+    engine = deepspeed.initialize(model=model, config=fill_auto(settings, model), **arguments)
+    _unlink_shared_memory()
+    return engine
 
 
 def join_process_group() -> None:
@@ -64,7 +70,16 @@ def join_process_group() -> None:
     `deepspeed.initialize`.
     """
     remove_stale_locks()
+    remove_left_memory()
     deepspeed.init_distributed()
+    _unlink_shared_memory()
+
+
+def _unlink_shared_memory() -> None:
+    """Take the name of DeepSpeed's shared memory away once all ranks have mapped it: then no killed rank leaves it."""
+    if dist.is_initialized() and shared_buffer(dist.get_rank()).exists():
+        dist.barrier()
+        remove_shared_buffer(dist.get_rank())
 
 
 def fill_auto(config: dict[str, Any], model: nn.Module) -> dict[str, Any]:

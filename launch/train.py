@@ -41,7 +41,7 @@ try:
     from cached_ds.provenance.record import write_record
     from cached_ds.ranks import logs as rank_logs
     from cached_ds.ranks.discovery import RankInfo
-    from cached_ds.ranks.startup import start_rank
+    from cached_ds.ranks.startup import start_rank, start_watchdog
     from cached_ds.run.arguments import Arguments, parse, read_flags
     from cached_ds.run.build import build_data, build_model, check_targets, places_of
     from cached_ds.run.flags import without_local_rank
@@ -49,6 +49,8 @@ try:
     from cached_ds.run.recipe import located
     from cached_ds.run.recorded import recorded
     from cached_ds.run.training_checks import check_deepspeed_steps, check_optimizer
+    from cached_ds.training.watched import WatchedCallback
+    from cached_ds.watch.launcher import Launcher
 except MissingExtra as missing:
     print(f"train.py: error: {missing}", file=sys.stderr)
     sys.exit(2)
@@ -70,10 +72,12 @@ def work(argv: Sequence[str]) -> None:
     info = None
     with user_errors(info, argv):
         info = start_rank(argv)
+    launcher = Launcher.of_rank()
     with user_errors(info, argv):
         arguments = parse(argv)
         training = arguments.training
         rank_logs.set_up(info, library_level=training.get_process_log_level())
+        watchdog = start_watchdog(info, limit=arguments.step_timeout, launcher=launcher)
         check_versions()
         if training.local_process_index == 0:
             check_writable(str(training.output_dir))
@@ -85,25 +89,32 @@ def work(argv: Sequence[str]) -> None:
             check_optimizer(training, model)
             check_deepspeed_steps(training, model, documents=len(splits["train"]))
         checkpoint = choose_checkpoint(training, training.resume_from_checkpoint) if training.do_train else None
-        trainer = CachedSeq2SeqTrainer(
-            model,
-            arguments.training,
-            train_dataset=splits.get("train"),
-            eval_dataset=splits.get("validation"),
-            processing_class=tokenizer,
-            data_collator=WholeDocumentCollator(
-                tokenizer, model=model, pad_to_multiple_of=arguments.data.pad_to_multiple_of
-            ),
-            compute_metrics=metrics_for(arguments, tokenizer),
-            max_skipped_steps=arguments.guards.max_skipped_steps,
-            place_of=places_of(arguments.data, "train"),
-        )
+        trainer = trainer_of(model, splits, arguments, tokenizer)
         trainer.check_checkpoint(checkpoint)
+        trainer.add_callback(WatchedCallback(watchdog))
         rank_logs.open_file(info, str(training.output_dir))
         if training.do_train and trainer.is_world_process_zero():
             write_record(Path(str(training.output_dir)), recorded(arguments, read_flags(argv)))
-    with faults(info, trainer):
+    with watchdog, faults(info, trainer):
         run(trainer, splits, arguments, checkpoint=checkpoint)
+
+
+def trainer_of(
+    model: Any, splits: DatasetDict, arguments: Arguments, tokenizer: PreTrainedTokenizerBase
+) -> CachedSeq2SeqTrainer:
+    """The Trainer of a run."""
+    padding = arguments.data.pad_to_multiple_of
+    return CachedSeq2SeqTrainer(
+        model,
+        arguments.training,
+        train_dataset=splits.get("train"),
+        eval_dataset=splits.get("validation"),
+        processing_class=tokenizer,
+        data_collator=WholeDocumentCollator(tokenizer, model=model, pad_to_multiple_of=padding),
+        compute_metrics=metrics_for(arguments, tokenizer),
+        max_skipped_steps=arguments.guards.max_skipped_steps,
+        place_of=places_of(arguments.data, "train"),
+    )
 
 
 def metrics_for(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> SummaryMetrics | None:

@@ -24,7 +24,7 @@ from lab.hosts import two_hosts
 from lab.launched_pool import Pools
 from lab.programs import PROGRAMS
 
-PROCESS_ROOMS = {"benchmarks", "doctor", "faults", "fuzz", "launch", "ranks", "run", "training"}
+PROCESS_ROOMS = {"benchmarks", "doctor", "faults", "fuzz", "launch", "ranks", "run", "training", "watch"}
 PROCESS_FIXTURES = re.compile(r"\b(browser|hosts|launched|(zero_)?ranks|zero_ops)\b[,)\"]")
 BUILD_SECONDS = 300  # DeepSpeed compiles its shared-memory op once per machine: 45 s on two idle cores
 

@@ -132,7 +132,7 @@ class Replayed(Swapped):
         style, draws, encoder_pass = self._cached_ds.family.encoder_layer, batch.draws, batch.passes[number]
         inputs = {name: _part(value, batch.rows[number], states.shape[1]) for name, value in given.items()}
         if is_first:
-            self._cached_ds.counters.encoder_forwards += 1
+            self._cached_ds.count_pass(encoder_pass.index + encoder_pass.num_windows)
             states = F.dropout(states, draws.dropout, training=training)
         if draws.layerdrop and torch.rand([]) < draws.layerdrop:
             return states, None

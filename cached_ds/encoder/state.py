@@ -35,6 +35,7 @@ class ModelCall:
         keep_projections: whether cross-attention is to keep keys and values: the encoder decides, the decoder reads it.
         learns: whether the model has anything trainable; anchors alone would let a frozen one seem to train.
         windows: that the encoder has cut the documents into, in order.
+        last_window: the last one that a pass has begun to read, from 1; 0: none yet.
         window_batch: what the encoder's layers replay, under the layer schedule and while the encoder runs.
     """
 
@@ -42,6 +43,7 @@ class ModelCall:
     keep_projections: bool = False
     learns: bool = True
     windows: list[Window] = field(default_factory=list)
+    last_window: int = 0
     window_batch: WindowBatch | None = None
 
     def take_lengths(self) -> Mapping[str, Tensor]:
@@ -84,3 +86,8 @@ class AttachedState:
     accepts_loss_kwargs: bool | None = None
     call: ModelCall = field(default_factory=ModelCall)
     counters: Counters = field(default_factory=Counters)
+
+    def count_pass(self, last_window: int) -> None:
+        """A pass begins, whose last window has this number, from 1, among those of the batch."""
+        self.counters.encoder_forwards += 1
+        self.call.last_window = last_window

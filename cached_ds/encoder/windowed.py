@@ -157,7 +157,7 @@ class Windowed(Swapped):
         """Kept states [K, D] of one pass, by the encoder's own forward."""
         if self.training != training:
             raise RuntimeError("cached_ds: model.train() or model.eval() was called between forward and backward")
-        self._cached_ds.counters.encoder_forwards += 1
+        self._cached_ds.count_pass(encoder_pass.index + encoder_pass.num_windows)
         embeddings: Any = self.get_input_embeddings
         with _sparse_gradient(embeddings()), self._compiled(encoder_pass):
             output = super().forward(

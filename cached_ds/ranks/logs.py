@@ -9,14 +9,17 @@ import logging
 import logging.handlers
 import socket
 import sys
+import traceback
 from pathlib import Path
 from types import TracebackType
 
+import torch.distributed as dist
 import transformers
 
 from cached_ds.leaving import give_up
 from cached_ds.ranks.discovery import RankInfo
 from cached_ds.settings.extras import needed_by
+from cached_ds.watch.watchdog import current, log_file
 
 with needed_by(__name__):
     import datasets
@@ -32,17 +35,39 @@ def whereabouts(info: RankInfo | None) -> str:
 
 
 def install_excepthook(info: RankInfo | None) -> None:
-    """Let an uncaught exception name rank and host, and end this rank at once, so that the others end too.
+    """Let an uncaught exception name rank and host, and end this rank at once; the watchdogs of the others hear of it.
+
+    A rank that has lost another one in a collective is not at fault: its traceback goes to its file only, and its
+    watchdog says what became of the other, if it finds that out.
 
     It replaces `sys.excepthook`. Call it after the process group is made, since torch sets a hook of its own there.
     """
+    logger = logging.getLogger("cached_ds")
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        logging.getLogger("cached_ds").critical("%s%s", whereabouts(info), kind.__name__, exc_info=(kind, error, trace))
+        watchdog = current()
+        if watchdog is not None and lost_another(error):
+            traceback.print_exception(error, file=log_file())
+            watchdog.bereft()
+        logger.critical("%san error ends this rank", whereabouts(info), exc_info=(kind, error, trace))
+        place = "" if watchdog is None else watchdog.where()
+        sentence = f"{whereabouts(info)}{kind.__name__}: {' '.join(str(error).split())}{place}"
+        logger.critical("%s", sentence)
+        if watchdog is not None:
+            watchdog.failed(sentence)
         give_up(1)
 
     if info is not None:
         sys.excepthook = hook
+
+
+def lost_another(error: BaseException | None) -> bool:
+    """Whether a collective has failed, which is the fault of another rank or of the network."""
+    while error is not None:
+        if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/" in str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def set_up(info: RankInfo | None, *, library_level: int) -> None:

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from cached_ds.provenance.facts import facts, settings
 from cached_ds.ranks import discovery
 from cached_ds.ranks import logs as rank_logs
 from cached_ds.ranks.rendezvous import init_process_group
+from cached_ds.watch.launcher import Launcher
+from cached_ds.watch.watchdog import Watchdog
 
 DEFAULT_PATIENCE = "300"  # seconds to wait for the other ranks
 DEFAULT_TIMEOUT = 1800  # seconds of a collective, as in TrainingArguments
@@ -37,10 +40,25 @@ def start_rank(argv: Sequence[str]) -> discovery.RankInfo | None:
     discovery.export(info, os.environ)
     told = settings(argv)
     stated = facts(argv, os.environ, script=Path(sys.argv[0]))
-    own_backend = backend(told, os.environ)
-    init_process_group(info, facts=stated, backend=own_backend, patience=patience(), timeout=_timeout(told))
+    own_backend, timeout = backend(told, os.environ), _timeout(told)
+    _set_default_timeout(timeout)
+    init_process_group(info, facts=stated, backend=own_backend, patience=patience(), timeout=timeout)
     rank_logs.install_excepthook(info)  # after torch has set its own, which would hide the message of ours
     return info
+
+
+def start_watchdog(info: discovery.RankInfo | None, *, limit: float, launcher: Launcher | None) -> Watchdog:
+    """Watch this rank from now on.
+
+    Args:
+        info: this rank; None for a process that is alone.
+        limit: seconds without any movement after which training is ended; 0: it never is.
+        launcher: what has started this process, if a launcher has.
+    """
+    rank, size = (0, 1) if info is None else (info.rank, info.world_size)
+    watchdog = Watchdog(rank=rank, size=size, limit=limit, launcher=launcher)
+    watchdog.start()
+    return watchdog
 
 
 def backend(told: Mapping[str, str], environ: Mapping[str, str]) -> str:
@@ -77,3 +95,8 @@ def patience() -> float:
 def _timeout(told: Mapping[str, str]) -> timedelta:
     text = told.get("ddp_timeout", "")
     return timedelta(seconds=int(text) if text.isdecimal() else DEFAULT_TIMEOUT)
+
+
+def _set_default_timeout(timeout: timedelta) -> None:
+    """Let every group have the run's timeout: DeepSpeed, among others, makes its own without naming one."""
+    distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = timeout

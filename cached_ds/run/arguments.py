@@ -114,6 +114,16 @@ class GuardArguments:
             raise ValueError(f"--max_skipped_steps {self.max_skipped_steps} is refused; allowed is a number >= 0")
 
 
+@dataclass(kw_only=True)
+class WatchArguments:
+    """When a run that stands still is ended."""
+
+    step_timeout: float | None = flag(
+        "Seconds after which a training run that does not move is ended, and the rank at fault named; 0: never. "
+        "Default: nine tenths of --ddp_timeout, so that it comes before collectives fail."
+    )
+
+
 def _command_line_type(config_field: dataclasses.Field[Any]) -> Any:
     """The type of a field as a flag: text for a field of several types, in which `CachedConfig` reads numbers."""
     types = {"int": int, "int | None": int | None, "bool": bool, "bool | None": bool | None}
@@ -140,6 +150,13 @@ class Arguments:
     cached: CachedConfig
     guards: GuardArguments
     training: Seq2SeqTrainingArguments
+    watch: WatchArguments
+
+    @property
+    def step_timeout(self) -> float:
+        """Seconds without any movement after which training is ended; 0: it never is."""
+        given = self.watch.step_timeout
+        return 0.9 * self.training.ddp_timeout if given is None else given
 
 
 class _Parser(HfArgumentParser):
@@ -150,7 +167,9 @@ class _Parser(HfArgumentParser):
 
 @functools.cache  # it is asked for three times per command line, and never changed
 def _parser() -> _Parser:
-    groups: Any = (ModelArguments, DataArguments, CachedArguments, GuardArguments, Seq2SeqTrainingArguments)
+    groups: Any = (
+        ModelArguments, DataArguments, CachedArguments, GuardArguments, Seq2SeqTrainingArguments, WatchArguments,
+    )  # fmt: skip
     return _Parser(groups, allow_abbrev=False)
 
 
@@ -181,7 +200,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     if not torch.accelerator.is_available():
         flags.append("--use_cpu")  # without it every rank on such a machine takes itself to be alone
     check_flags(vars(_parser().parse_args(flags)))
-    model, data, cached, guards, training = _made(flags)
+    model, data, cached, guards, training, watch = _made(flags)
     check_training(training)
     if data.keep_prefix and cached.overlap:
         raise ValueError(f"--overlap {cached.overlap} with --keep_prefix is refused; allowed is 0")
@@ -195,7 +214,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     training.generation_max_length = (
         training.generation_max_length or data.val_max_target_length or data.max_target_length
     )
-    return Arguments(model, data, CachedConfig.from_dict(vars(cached)), guards, training)
+    return Arguments(model, data, CachedConfig.from_dict(vars(cached)), guards, training, watch)
 
 
 def _check_attribution(cached: Any, training: Seq2SeqTrainingArguments) -> None:

@@ -46,6 +46,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32),
     "data_seed": (0, 2**32),
     "ddp_timeout": (1, math.inf),
+    "step_timeout": (0, math.inf),
     "dataloader_num_workers": (0, math.inf),
     "generation_max_length": (1, math.inf),
     "generation_num_beams": (1, math.inf),

@@ -34,7 +34,7 @@ def test_every_field_has_its_row(page, marker, table):
 
 def test_the_settings_have_their_tables():
     names = {marker.rpartition(".")[2] for _, marker, _ in TABLES}
-    assert names == {"CachedConfig", "ModelArguments", "DataArguments", "GuardArguments", "Limits"}
+    assert names == {"CachedConfig", "ModelArguments", "DataArguments", "GuardArguments", "Limits", "WatchArguments"}
 
 
 def test_the_index_lists_every_file():

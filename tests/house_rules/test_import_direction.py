@@ -14,7 +14,7 @@ PACKAGE = ROOT / "cached_ds"
 # Data flows one way: a room imports from rooms of lower floors only. A new room gets its place here, and in one half.
 FLOORS = (
     ("settings", "leaving", "op_locks"),
-    ("models", "provenance"),
+    ("models", "provenance", "watch", "left_memory"),
     ("windows", "data", "ranks"),
     ("replay",),
     ("planning",),

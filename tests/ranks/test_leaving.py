@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 
 import pytest
@@ -36,3 +37,12 @@ def test_only_the_ranks_own_shared_memory_is_removed(tmp_path, monkeypatch):
     leaving.remove_shared_buffer(0)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
     leaving.remove_shared_buffer(0)  # nothing left: nothing to do
+
+
+def test_the_memory_of_mpi_that_is_mapped_here_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(leaving, "SHARED_MEMORY", tmp_path)
+    for name in ("sm_segment.host.0.1.0", "sm_segment.host.0.2.0"):
+        (tmp_path / name).write_bytes(b"0" * mmap.PAGESIZE)
+    with (tmp_path / "sm_segment.host.0.1.0").open("r+b") as file, mmap.mmap(file.fileno(), mmap.PAGESIZE):
+        leaving._remove_mpi_segments()
+    assert [path.name for path in tmp_path.iterdir()] == ["sm_segment.host.0.2.0"]

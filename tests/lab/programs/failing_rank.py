@@ -19,7 +19,8 @@ from cached_ds.leaving import give_up, leave
 from cached_ds.ranks import rendezvous
 from cached_ds.ranks.discovery import discover
 from cached_ds.ranks.logs import whereabouts
-from cached_ds.ranks.startup import start_rank
+from cached_ds.ranks.startup import start_rank, start_watchdog
+from cached_ds.watch.launcher import Launcher
 
 STEPS, FATAL = 4, 2
 
@@ -45,10 +46,12 @@ def main(failure):
     except ValueError as error:
         print(f"error: {whereabouts(info)}{error}", file=sys.stderr, flush=True)
         give_up(2)
+    watchdog = start_watchdog(info, limit=60, launcher=Launcher.of_rank())
     for step in range(STEPS):
         if fails and failure == "step" and step == FATAL:
             os.kill(os.getpid(), signal.SIGKILL)
         dist.all_reduce(torch.ones(1))
+    watchdog.stop()
     leave()
 
 
