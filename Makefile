@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What DeepSpeed compiles for the CPU is built once, here, and not in a cache that other clones rebuild or leave locked.
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 
-.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches generation quality gpu compat fuzz faults elastic docs clean
+.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches generation quality gpu compat fuzz faults elastic soak docs clean
 
 install: $(STAMP)
 
@@ -96,6 +96,10 @@ faults: install
 # Checkpoints of every engine, resumed under every other engine and on other numbers of ranks.
 elastic: install
 	PYTHONPATH=tests DS_ACCELERATOR=cpu $(PYTHON) tests/faults/elastic.py $(FLAGS)
+
+# A long run, and whether memory, open files or threads grow.
+soak: install
+	PYTHONPATH=tests DS_ACCELERATOR=cpu $(PYTHON) tests/faults/soak.py $(FLAGS)
 
 # On a cluster's own python too: torch, transformers, accelerate and pytest are all it needs.
 gpu:

@@ -62,7 +62,14 @@ def flags(folder, output, engine, **changes):
 
 
 def run(folder, output, engine, *, kill=None, world=WORLD, **changes):
-    """Train on two ranks, perhaps until they are killed; returns their exit codes, and what they wrote."""
+    """Train, perhaps until the ranks are killed; returns their exit codes, and what they wrote."""
+    ranks, logs = start(folder, output, engine, kill=kill, world=world, **changes)
+    wait(ranks, kill.seconds if kill else None, limit=SECONDS)
+    return [process.exitcode for process in ranks], "".join(log.read_text(errors="replace") for log in logs)
+
+
+def start(folder, output, engine, *, kill=None, world=WORLD, **changes):
+    """Start the ranks of a run; returns their processes and logs."""
     output.mkdir(parents=True, exist_ok=True)
     port, logs = free_port(), [output.parent / f"{output.name}-rank{rank}.log" for rank in range(world)]
     ranks = []
@@ -75,8 +82,7 @@ def run(folder, output, engine, *, kill=None, world=WORLD, **changes):
         ranks.append(server().Process(target=_rank, kwargs=arguments, daemon=True))
     for process in ranks:
         process.start()
-    _wait(ranks, kill.seconds if kill else None)
-    return [process.exitcode for process in ranks], "".join(log.read_text(errors="replace") for log in logs)
+    return ranks, logs
 
 
 def weights(output):
@@ -95,14 +101,14 @@ def _environ(engine):
     return {name: value for name, value in told.items() if name.startswith(("FSDP_", "ACCELERATE_"))}
 
 
-def _wait(ranks, seconds):
+def wait(ranks, seconds=None, *, limit=SECONDS):
     """Until all have ended; after some seconds, or a little after one was killed, all are."""
     begin = time.monotonic()
     while any(process.is_alive() for process in ranks):
         time.sleep(0.01)
         passed = time.monotonic() - begin
         is_due = seconds is not None and passed > seconds
-        if is_due or passed > SECONDS or any(process.exitcode not in (None, 0) for process in ranks):
+        if is_due or passed > limit or any(process.exitcode not in (None, 0) for process in ranks):
             time.sleep(0 if is_due else random.uniform(0, 0.3))
             for process in ranks:
                 process.kill()
