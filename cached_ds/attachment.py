@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 from cached_ds.decoder.chunked_loss import attach_loss, detach_loss
 from cached_ds.decoder.cross_attention import attach_streaming, detach_streaming
 from cached_ds.decoder.generation import attach_generation, detach_generation
+from cached_ds.document_parallel.mesh import document_group
 from cached_ds.encoder.layered import Layered, attach_layers, detach_layers
 from cached_ds.encoder.state import LENGTHS, AttachedState, ModelCall, given_lengths
 from cached_ds.encoder.windowed import Windowed
@@ -60,7 +61,8 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
 
     Raises:
         ValueError: both config and fields; an unsupported family; a model that is already attached or already sharded;
-            a window that the encoder cannot read.
+            a window that the encoder cannot read; more ranks for a document than there are, or a number that does not
+            divide theirs.
         UnsupportedVersion: torch, transformers or accelerate is older than the oldest that was tested.
     """
     check_versions()
@@ -71,6 +73,7 @@ def attach(model: M, config: CachedConfig | None = None, **fields: Any) -> M:
     _check_attachable(inner.get_encoder())
     family = family_of(inner.config)
     check_settings(family, inner.config, config)
+    document_group(config.document_parallel)
     layers = len(getattr(inner.get_decoder(), family.layers))
     state = AttachedState(config, family, Budget(config, layers), vars(inner).get(LOSS_FLAG))
     _change(inner, state)

@@ -19,6 +19,7 @@ D width, H heads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from cached_ds.decoder.attention_mass import WeighedDocuments
 from cached_ds.decoder.cross_cache import DocumentCache, KeptDocuments, Projections, cache_in
 from cached_ds.decoder.document_states import DocumentStates
 from cached_ds.decoder.replay_by_tile import AttentionCall, attend
+from cached_ds.document_parallel.shares import Share, share_of
 from cached_ds.models.class_swap import Swapped, base_of, remove_hook, swapped_class
 from cached_ds.models.families import CrossAttention, Family
 from cached_ds.replay.rng import ReplayRng
@@ -84,6 +86,7 @@ class Streamed(Swapped):
         return AttentionCall(
             documents=documents,
             tiles=documents.tiles_for(q, kernel),
+            num_tiles=documents.num_tiles_for(q, kernel),
             project=way.project,
             parameters=self._trainable,
             rng=ReplayRng(None, q.device),
@@ -142,17 +145,20 @@ def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     states, mask = kwargs.get("encoder_hidden_states"), kwargs.get("encoder_attention_mask")
     if states is None:
         return args, kwargs
-    past, documents = cache_in(kwargs), DocumentStates.find(states)
+    past, documents, share = cache_in(kwargs), DocumentStates.find(states), share_of(states)
+    shape = states.shape[:2] if share is None else share.shape
+    _check_share(decoder._cached_ds.config.document_parallel, share, kwargs)
     if documents is not None:  # the caller has made them
         _put(documents, kwargs)
     elif isinstance(past, DocumentCache):
         if past.documents is None:
-            past.documents = KeptDocuments(states, _runs(states, mask), config=decoder._cached_ds.config)
+            past.documents = KeptDocuments(states, _runs(shape, mask), config=decoder._cached_ds.config)
         _put(past.documents, kwargs)
     elif _is_streamed(decoder, kwargs):
         state = decoder._cached_ds
         options = {"tile": state.config.tile, "keep_projections": state.call.keep_projections}
-        _put(DocumentStates(states, _runs(states, mask), learns=state.call.learns, **options), kwargs)
+        options |= {"learns": state.call.learns, "share": share}
+        _put(DocumentStates(states, _runs(shape, mask), **options), kwargs)
         if kwargs.get("attention_mask") is None:
             kwargs["attention_mask"] = _causal_mask(decoder, _target(kwargs).shape[1])
     else:
@@ -160,9 +166,30 @@ def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     return args, kwargs
 
 
-def _runs(states: Tensor, mask: Tensor | None) -> list[Document]:
-    """Where the documents are in H [B, L, D]."""
-    return whole_rows(*states.shape[:2]) if mask is None else runs_of(mask)
+def _runs(shape: Sequence[int], mask: Tensor | None) -> list[Document]:
+    """Where the documents are in a batch of shape (B, L)."""
+    return whole_rows(*shape) if mask is None else runs_of(mask)
+
+
+def _check_share(ranks: int, share: Share | None, kwargs: dict[str, Any]) -> None:
+    """Refuse calls of the decoder in which a rank would take its share of the documents for all of them.
+
+    Raises:
+        ValueError: states that the encoder has not returned in this form; attention that is not streamed.
+    """
+    if ranks == 1:
+        return
+    if share is None:
+        raise ValueError(
+            f"encoder_outputs are refused with document_parallel={ranks}, unless they are the encoder's own, as it has "
+            "returned them; pass input_ids"
+        )
+    if cache_in(kwargs) is not None or kwargs.get("use_cache") or kwargs.get("output_attentions"):
+        raise ValueError(
+            f"use_cache and output_attentions are refused with document_parallel={ranks}, and so is generate: each "
+            "rank has a share of the document; generate in a run with document_parallel=1"
+        )
+    kwargs["use_cache"] = False
 
 
 def _put(documents: DocumentStates, kwargs: dict[str, Any]) -> None:

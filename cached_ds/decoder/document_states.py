@@ -11,8 +11,10 @@ Gradient. Every cross-attention adds its share to the one buffer `gradient`, and
 `anchor`, an output of the node that H enters. When all of them have run, that node hands the buffer on as the gradient
 of H. Whatever part of the graph a backward runs, the order is autograd's own.
 
+Where ranks share a document (document_parallel/), H is this rank's share, and tiles are its parts of the batch's tiles.
+
 Memory: H once, its gradient once; both may live in host memory or in a file (offload.py).
-Shapes: B documents, L padded source length, T target length, D width.
+Shapes: B documents, L padded source length, T target length, D width, R = B * L rows of H, or those of a share.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from cached_ds.decoder.cut_tiles import Part
 from cached_ds.decoder.tile_kernels import Kernel, tile_size
+from cached_ds.document_parallel.shares import Share
 from cached_ds.replay.offload import Accumulator, Conveyor, empty_like, zero_gaps_
 from cached_ds.replay.sums import will_run
 from cached_ds.windows.cut import Document
@@ -33,10 +37,19 @@ from cached_ds.windows.cut import Document
 
 @dataclass(frozen=True)
 class Tile:
-    """Some tokens of one document: its row in the batch, and the rows of H [B * L, D] with its states."""
+    """Some tokens of one document.
+
+    Attributes:
+        row: of the document in the batch.
+        span: the rows of H with their states.
+        number: of the tile among all of the batch; it selects the random stream.
+        part: which of the tile's tokens these are, where this rank has not all of them.
+    """
 
     row: int
     span: slice
+    number: int
+    part: Part | None = None
 
     def of(self, tensor: Tensor) -> Tensor:
         """The row [1, ...] of a tensor [B, ...]."""
@@ -47,7 +60,9 @@ class DocumentStates:
     """H of one decoder call.
 
     Attributes:
-        states: H [B * L, D], without its graph.
+        states: H [R, D], without its graph.
+        shape: (B, L, D).
+        share: of the documents that H is; None: all.
         anchor: scalar on which every cross-attention must depend.
         gradient: the buffer to which each of them adds its share of dJ/dH.
         tile: tokens of a tile; None: by kernel and device.
@@ -63,11 +78,23 @@ class DocumentStates:
         tile: int | None = None,
         keep_projections: bool = False,
         learns: bool = True,
+        share: Share | None = None,
     ) -> None:
-        """Detach H [B, L, D]; the anchor connects its graph to the decoder's, unless nothing in the model `learns`."""
+        """Detach H; the anchor connects its graph to the decoder's, unless nothing in the model `learns`.
+
+        Args:
+            states: H [B, L, D], or [1, R, D] of a share.
+            documents: where the documents are in the flattened batch [B * L].
+            tile: see `DocumentStates`.
+            keep_projections: see `DocumentStates`.
+            learns: whether anything in the model does.
+            share: see `DocumentStates`.
+        """
         self.tile = tile
         self.keep_projections = keep_projections
-        self.shape = states.shape
+        self.share = share
+        self.shape = states.shape if share is None else torch.Size((*share.shape, states.shape[-1]))
+        self._own_shape = states.shape
         self.states = states.detach().flatten(0, 1)
         self._documents = documents
         self.gradient = GradientBuffer()
@@ -95,12 +122,31 @@ class DocumentStates:
         return _BY_ADDRESS.get(placeholder.data_ptr()) if is_one and placeholder is not None else None
 
     def tiles(self, size: int) -> list[Tile]:
-        """All tokens of all documents, in tiles of at most `size`; padding is in none."""
-        return [tile for document in self._documents for tile in _tiles(document, size)]
+        """All tokens of all documents that H holds, in tiles of at most `size`; padding is in none."""
+        return [tile for number, (row, span) in enumerate(self._cut(size)) for tile in self._own(row, span, number)]
 
     def tiles_for(self, q: Tensor, kernel: Kernel) -> list[Tile]:
         """The tiles of the size that is set, or that suits the queries [B, H, T, D / H] and their kernel."""
-        return self.tiles(self.tile or tile_size(kernel, q))
+        return self.tiles(self._size_for(q, kernel))
+
+    def num_tiles_for(self, q: Tensor, kernel: Kernel) -> int:
+        """The number of tiles of all documents, whoever holds them."""
+        return len(self._cut(self._size_for(q, kernel)))
+
+    def _size_for(self, q: Tensor, kernel: Kernel) -> int:
+        return self.tile or tile_size(kernel, q)
+
+    def _cut(self, size: int) -> list[tuple[int, slice]]:
+        """Row, and positions in the flattened batch, of every tile."""
+        return [(document.row, span) for document in self._documents for span in _tile_spans(document, size)]
+
+    def _own(self, row: int, span: slice, number: int) -> list[Tile]:
+        """A tile as it is, or this rank's part of it."""
+        if self.share is None:
+            return [Tile(row, span, number)]
+        share, parts = self.share, self.share.parts(span)
+        cuts = [None if part == span else Part(part.start - span.start, span.stop - part.stop) for part in parts]
+        return [Tile(row, share.rows(part), number, cut) for part, cut in zip(parts, cuts, strict=True)]
 
     def wants_gradient(self) -> bool:
         """Whether the backward under way will ask for the gradient of H."""
@@ -111,14 +157,14 @@ class DocumentStates:
         spans = [tile.span for tile in tiles]
         is_new = self.gradient.buffer is None
         if self.gradient.buffer is None:
-            self.gradient.buffer = empty_like(self.states.view(self.shape))
+            self.gradient.buffer = empty_like(self.states.view(self._own_shape))
             zero_gaps_(self.gradient.buffer.flatten(0, 1), spans)
         return Accumulator(conveyor, self.gradient.buffer.flatten(0, 1), spans, is_new=is_new)
 
 
 @dataclass
 class GradientBuffer:
-    """dJ/dH [B, L, D]. The anchor's node holds this and not the `DocumentStates`, since those hold the anchor."""
+    """dJ/dH, of H's shape. The anchor's node holds this and not the `DocumentStates`, since those hold the anchor."""
 
     buffer: Tensor | None = None
 
@@ -132,13 +178,13 @@ _BY_ADDRESS: WeakValueDictionary[int, DocumentStates] = WeakValueDictionary()
 
 
 def with_rows(tiles: Sequence[Tile], rows: Tensor, device: torch.device) -> Iterator[tuple[Tile, Tensor]]:
-    """Each tile with its rows [S, ...] of a buffer [B * L, ...], on the device."""
+    """Each tile with its rows [S, ...] of a buffer [R, ...], on the device."""
     return zip(tiles, Conveyor(device).load(rows, [tile.span for tile in tiles]), strict=True)
 
 
-def _tiles(document: Document, size: int) -> list[Tile]:
+def _tile_spans(document: Document, size: int) -> list[slice]:
     stop = document.start + document.length
-    return [Tile(document.row, slice(begin, min(begin + size, stop))) for begin in range(document.start, stop, size)]
+    return [slice(begin, min(begin + size, stop)) for begin in range(document.start, stop, size)]
 
 
 class _Anchor(torch.autograd.Function):

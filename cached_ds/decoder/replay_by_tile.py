@@ -10,6 +10,10 @@ Flow, in one autograd node per decoder layer (Milakov and Gimelshein 2018; Dao e
      the kept log-sum-exp, and go through the projections by autograd, whatever these are (Linear, LoRA). Gradients of
      the parameters are summed and returned once, as in by_window.py; those of H go to its buffer (document_states.py).
 
+Where ranks share a document (document_parallel/), each goes through its own tiles. What they found is merged at the end
+of forward; gradients of q are added up at the end of backward, and those of keys and values multiplied by the number of
+ranks (merging.py says why).
+
 Random numbers (rng.py): S is one draw of torch's CPU generator, taken back if nothing is random. The attention weights
 of tile number i of a call are dropped with the generators seeded with S + i; its keys and values, where LoRA drops,
 with S + number of tiles + i. So dropout is the same in backward.
@@ -27,8 +31,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cached_ds.decoder.cut_tiles import PartKernel
 from cached_ds.decoder.document_states import DocumentStates, Tile, with_rows
 from cached_ds.decoder.tile_kernels import Kernel, merge_
+from cached_ds.document_parallel.merging import merged, scaled
 from cached_ds.replay.autocast import Autocast
 from cached_ds.replay.offload import Conveyor
 from cached_ds.replay.rng import ReplayRng
@@ -62,7 +68,8 @@ class AttentionCall:
 
     Attributes:
         documents: what the queries attend to.
-        tiles: of all of them.
+        tiles: of all of them, or this rank's parts.
+        num_tiles: of all of them, on all ranks.
         project: turns states [S, D] into keys and values [1, H, S, D / H].
         parameters: returns the projections' trainable tensors; called in forward and again in backward.
         rng: random streams of this call.
@@ -73,6 +80,7 @@ class AttentionCall:
 
     documents: DocumentStates
     tiles: list[Tile]
+    num_tiles: int
     project: Callable[[Tensor], tuple[Tensor, Tensor]]
     parameters: Callable[[], list[Tensor]]
     rng: ReplayRng
@@ -83,6 +91,18 @@ class AttentionCall:
     def stream(self, number: int, *, draws: bool) -> AbstractContextManager[None]:
         """The random stream `number`, where something draws from it: entering one costs more than a small kernel."""
         return self.rng.fork(number) if draws else nullcontext()
+
+    def kernel_of(self, tile: Tile) -> Kernel:
+        """What computes a tile; a part of one has the random numbers of the whole."""
+        return PartKernel(self.kernel, tile.part) if tile.part and self.kernel.draws[0] else self.kernel
+
+    def settle(self, q: Tensor) -> None:
+        """Take the draw of S back if nothing is random; a rank without tiles has to find out what it is for others."""
+        if not self.tiles:
+            with torch.no_grad(), self.stream(0, draws=self.projections_draw):
+                self.project(q.new_zeros(1, self.documents.shape[-1]))
+            self.rng.used = self.rng.used or self.kernel.draws[0]
+        self.rng.settle()
 
 
 def attend(call: AttentionCall, q: Tensor) -> Tensor:
@@ -97,7 +117,7 @@ def attend(call: AttentionCall, q: Tensor) -> Tensor:
         output = _Attend.apply(call, *parameters, q, call.documents.anchor)
     else:
         output, _ = _run_forward(call, q)
-    call.rng.settle()
+    call.settle(q)
     return output
 
 
@@ -130,13 +150,16 @@ def _run_forward(call: AttentionCall, q: Tensor) -> tuple[Tensor, Tensor]:
     call.saved.clear()
     keep = call.documents.keep_projections and call.documents.recorded
     learns = keep and call.documents.anchor.grad_fn is not None
-    for number, (tile, states) in enumerate(with_rows(call.tiles, call.documents.states, q.device)):
+    for tile, states in with_rows(call.tiles, call.documents.states, q.device):
+        kernel = call.kernel_of(tile)
         with torch.set_grad_enabled(keep):
-            states, k, v = _project(call, number, states, wants_states=learns)
-        with torch.no_grad(), call.stream(number, draws=call.kernel.draws[0]):
-            *found, dropout_state = call.kernel.forward(tile.of(q), k.detach(), v.detach())
+            states, k, v = _project(call, tile, states, wants_states=learns)
+        with torch.no_grad(), call.stream(tile.number, draws=kernel.draws[0]):
+            *found, dropout_state = kernel.forward(tile.of(q), k.detach(), v.detach())
         call.saved.append(SavedTile(dropout_state, (states, k, v) if keep else None))
         merge_(tile.of(output), tile.of(lse), *found)
+    if call.documents.share is not None:
+        output, lse = merged(call.documents.share.group, output, lse)
     return output.to(q.dtype), lse
 
 
@@ -146,14 +169,15 @@ def _run_backward(
     """Gradients of q and of the parameters; that of H goes to its buffer."""
     parameters, conveyor, wants_states = call.parameters(), Conveyor(q.device), call.documents.wants_gradient()
     of_q, sums, retain = zero_sum(q), zero_sums(parameters), retains_graph()
+    group = None if call.documents.share is None else call.documents.share.group
     of_states = call.documents.add_gradient(conveyor, call.tiles) if wants_states else None
     for number, (tile, loaded) in enumerate(with_rows(call.tiles, call.documents.states, q.device)):
-        saved = call.saved[number]
+        saved, kernel = call.saved[number], call.kernel_of(tile)
         with torch.enable_grad():
-            states, k, v = saved.projections or _project(call, number, loaded, wants_states=wants_states)
+            states, k, v = saved.projections or _project(call, tile, loaded, wants_states=wants_states)
         of_output, queries, out, total = (tile.of(tensor) for tensor in (gradient, q, output, lse))
-        with call.stream(number, draws=call.kernel.draws[1]):
-            tile_of_q, *of_projections = call.kernel.backward(
+        with call.stream(tile.number, draws=kernel.draws[1]):
+            tile_of_q, *of_projections = kernel.backward(
                 of_output, queries, k.detach(), v.detach(), out, total, saved.dropout_state
             )
         tile.of(of_q).add_(tile_of_q)
@@ -161,17 +185,23 @@ def _run_backward(
         if not wanted:
             continue
         again = retain and saved.projections is not None
+        of_projections = of_projections if group is None else scaled(group, of_projections)
         found = torch.autograd.grad((k, v), wanted, of_projections, retain_graph=again, allow_unused=True)
         add_(sums, found[: len(parameters)])
         if of_states is not None:
             of_states.add(found[-1])
     conveyor.finish()
+    if group is not None:
+        group.sum_(of_q)
     return of_q.to(q.dtype), sums
 
 
-def _project(call: AttentionCall, number: int, states: Tensor, *, wants_states: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _project(call: AttentionCall, tile: Tile, states: Tensor, *, wants_states: bool) -> tuple[Tensor, Tensor, Tensor]:
     """A tile's states as a leaf, and its keys and values; an adapter's dropout has a stream of its own."""
     # Cast first: autocast would take a leaf of its own for a weight, and remember the cast of every tile.
     states = Autocast.current(states.device).cast(states).detach().requires_grad_(wants_states)
-    with call.stream(len(call.tiles) + number, draws=call.projections_draw):
-        return states, *call.project(states)
+    with call.stream(call.num_tiles + tile.number, draws=call.projections_draw):
+        if tile.part is None or not call.projections_draw:
+            return states, *call.project(states)
+        k, v = call.project(tile.part.widened(states))
+        return states, tile.part.own(k), tile.part.own(v)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from cached_ds.document_parallel.shares import Share
 from cached_ds.models.families import Family
 from cached_ds.planning.budget import Budget
 from cached_ds.replay.window_batch import WindowBatch
@@ -36,6 +37,7 @@ class ModelCall:
         learns: whether the model has anything trainable; anchors alone would let a frozen one seem to train.
         windows: that the encoder has cut the documents into, in order.
         last_window: the last one that a pass has begun to read, from 1; 0: none yet.
+        share: of the windows that this rank encodes, and has the states of; None: all.
         window_batch: what the encoder's layers replay, under the layer schedule and while the encoder runs.
     """
 
@@ -44,6 +46,7 @@ class ModelCall:
     learns: bool = True
     windows: list[Window] = field(default_factory=list)
     last_window: int = 0
+    share: Share | None = None
     window_batch: WindowBatch | None = None
 
     def take_lengths(self) -> Mapping[str, Tensor]:

@@ -17,6 +17,7 @@ Shapes: B documents, L padded source length, N windows of a pass, w window lengt
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Iterator
@@ -28,6 +29,9 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
+from cached_ds.document_parallel.lockstep import fall_in_step
+from cached_ds.document_parallel.mesh import document_group
+from cached_ds.document_parallel.shares import Share, deal
 from cached_ds.encoder.guards import check_gathered, refuse_sequence_parallelism
 from cached_ds.encoder.state import LENGTHS, AttachedState, given_lengths
 from cached_ds.models.class_swap import Swapped, base_of
@@ -58,6 +62,8 @@ class Windowed(Swapped):
     ) -> ModelOutput | tuple[Tensor]:
         """States of whole documents, [B, L, D] for `input_ids` [B, L]; padded positions are zero.
 
+        Where ranks share a document, [1, R, D]: the R states of this rank's share.
+
         Arguments are those of Hugging Face's encoder. Attentions and hidden states of its layers are not kept, and come
         back as None when they are asked for; what Hugging Face ignores is ignored.
 
@@ -70,7 +76,8 @@ class Windowed(Swapped):
                 content behind them each segment has, which begins a window of its own.
 
         Raises:
-            ValueError: the inputs cannot be cut into windows (inputs_embeds, an empty row, a missing frame, ...).
+            ValueError: the inputs cannot be cut into windows (inputs_embeds, an empty row, a missing frame, ...); the
+                ranks of a document group were given different documents.
             RuntimeError: an engine has sharded the encoder's parameters in a way that would lose gradients.
         """
         state = self._cached_ds
@@ -80,6 +87,8 @@ class Windowed(Swapped):
         anchor = torch.zeros((), device=ids.device, requires_grad=torch.is_grad_enabled() and state.call.learns)
         given = (ids, attention_mask, *map(lengths.get, LENGTHS), kwargs.get("global_attention_mask"))
         states = super().__call__(*given, anchor)
+        if state.call.share is not None:
+            state.call.share.mark(states)
         return (states,) if kwargs.get("return_dict") is False else state.family.output(last_hidden_state=states)
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
@@ -100,7 +109,7 @@ class Windowed(Swapped):
         global_attention_mask: Tensor | None,
         anchor: Tensor,
     ) -> Tensor:
-        """States [B, L, D], replayed; the batch comes to the host once, to be cut."""
+        """States [B, L, D], or [1, R, D] of a share, replayed; the batch comes to the host once, to be cut."""
         refuse_sequence_parallelism()
         self._check_parameters()
         state, device = self._cached_ds, input_ids.device
@@ -109,15 +118,17 @@ class Windowed(Swapped):
         windows = state.call.windows = cutter.windows(batch)
         self._count(windows, batch)
         tuner = Tuner(state.config, state.budget, cutter, batch, self._encoding(), self, self._layers())
-        sample = draw(windows, state.config.sampled_windows if self.training and anchor.requires_grad else None)
+        share = state.call.share = self._share(windows, batch, device)
+        mine, first = (windows, 0) if share is None else (share.windows, share.first)
+        sample = draw(mine, state.config.sampled_windows if self.training and anchor.requires_grad else None)
         together = tuner.prepare()
-        learning = cutter.passes(sample.learning, batch, device, windows_per_pass=together)
+        learning = cutter.passes(sample.learning, batch, device, windows_per_pass=together, index=first)
         others = cutter.passes(sample.others, batch, device, windows_per_pass=together, index=len(sample.learning))
         num_saved, state.call.keep_projections = tuner.choose_saved(learning, self._trainable())
         plan = ReplayPlan(
-            passes=[*learning, *others],
+            passes=placed([*learning, *others], share) or [cutter.idle_pass(batch, device)],
             rng=ReplayRng(state.config.seed, device),
-            shape=tuple(input_ids.shape),
+            shape=tuple(input_ids.shape) if share is None else (1, share.num_rows),
             anchor=anchor,
             num_saved=min(num_saved, len(learning)),
             num_learning=len(learning),
@@ -125,6 +136,14 @@ class Windowed(Swapped):
             buffer=functools.partial(empty, offload=state.config.offload, folder=state.config.offload_folder),
         )
         return self._states(plan)
+
+    def _share(self, windows: list[Window], batch: Batch, device: torch.device) -> Share | None:
+        """This rank's share of the windows, once all ranks of its group are in step; None: it reads alone."""
+        group = document_group(self._cached_ds.config.document_parallel)
+        if group is None:
+            return None
+        fall_in_step(group, batch.as_bytes(), device)
+        return deal(windows, group, tuple(batch.input_ids.shape))
 
     def _states(self, plan: ReplayPlan[EncoderPass]) -> Tensor:
         """H [B, L, D] from all passes: the one step that differs by schedule."""
@@ -172,6 +191,13 @@ class Windowed(Swapped):
             return nullcontext()
         fits = encoder_pass.inputs["input_ids"].shape == shape
         return run_compiled(fits and "attention_mask" not in encoder_pass.inputs)
+
+
+def placed(passes: list[EncoderPass], share: Share | None) -> list[EncoderPass]:
+    """Passes whose spans are rows of this rank's H."""
+    if share is None:
+        return passes
+    return [dataclasses.replace(each, spans=tuple(map(share.rows, each.spans))) for each in passes]
 
 
 @contextmanager

@@ -44,16 +44,14 @@ class ReplayRng:
             if state is None:
                 self._seed_generators(self.seed + index)
             else:
-                self._set_state(state)
+                set_generator_state(state, self.device)
             start = self.state()
             yield
             self.used = self.used or not torch.equal(start, self.state())
 
     def state(self) -> Tensor:
         """The generators' state now, on the host; reading a CUDA generator does not wait for the device."""
-        states = [torch.get_rng_state()]
-        states += [torch.get_device_module(device).get_rng_state(device) for device in self._devices()]
-        return torch.cat(states)
+        return generator_state(self.device)
 
     def settle(self) -> None:
         """Take the draw of the seed back if no pass used its stream; call it after the forward."""
@@ -61,7 +59,7 @@ class ReplayRng:
             torch.set_rng_state(self._before)
 
     def _devices(self) -> list[torch.device]:
-        return [] if self.device.type == "cpu" else [self.device]
+        return _with_generator(self.device)
 
     def _device_type(self) -> str:
         return "cuda" if self.device.type == "cpu" else self.device.type
@@ -73,8 +71,22 @@ class ReplayRng:
             with module.device(device):
                 module.manual_seed(seed)
 
-    def _set_state(self, state: Tensor) -> None:
-        size = len(torch.get_rng_state())
-        torch.set_rng_state(state[:size])
-        for device in self._devices():
-            torch.get_device_module(device).set_rng_state(state[size:], device)
+
+def generator_state(device: torch.device) -> Tensor:
+    """The states [n] of the generators of the CPU and of a device, one after the other, on the host."""
+    states = [torch.get_rng_state()]
+    states += [torch.get_device_module(each).get_rng_state(each) for each in _with_generator(device)]
+    return torch.cat(states)
+
+
+def set_generator_state(state: Tensor, device: torch.device) -> None:
+    """Put the generators into the state that `generator_state` returned."""
+    size = len(torch.get_rng_state())
+    torch.set_rng_state(state[:size])
+    for each in _with_generator(device):
+        torch.get_device_module(each).set_rng_state(state[size:], each)
+
+
+def _with_generator(device: torch.device) -> list[torch.device]:
+    """The device, if its generator is another than the CPU's."""
+    return [] if device.type == "cpu" else [device]

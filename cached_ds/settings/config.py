@@ -141,6 +141,12 @@ class CachedConfig:
         allowed="None or an existing folder",
         check=lambda value: value is None or (isinstance(value, str) and Path(value).is_dir()),
     )
+    document_parallel: int = _option(
+        1,
+        help="ranks that read one document together, each its share of the windows; it divides the number of ranks",
+        allowed="an integer >= 1",
+        check=lambda value: _whole(value, low=1),
+    )
     seed: int | None = _option(
         None,
         help="seed of the windows' random streams, the same masks in every forward; None: drawn at each forward",
@@ -186,6 +192,13 @@ class CachedConfig:
                 f"offload={self.offload!r} is refused with stream_cross_attention=False; allowed is True: "
                 "only streamed attention reads states that are not on the device"
             )
+        together = {"schedule": "window", "stream_cross_attention": True, "sampled_windows": None}
+        for name, needed in together.items() if self.document_parallel > 1 else ():
+            if getattr(self, name) != needed:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is refused with document_parallel={self.document_parallel}; "
+                    f"allowed is {needed!r}"
+                )
         if 2 * self.overlap >= self.window:
             raise ValueError(f"overlap={self.overlap} is refused; allowed is less than half of window={self.window}")
 

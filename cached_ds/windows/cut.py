@@ -234,10 +234,10 @@ def _lay_out_pass(index: int, windows: Sequence[Window], width: int) -> PassLayo
     for row, window in zip(tokens, windows, strict=True):
         row[: len(window)] = window.positions()
     kept = [torch.arange(n * width + each.first, n * width + each.last) for n, each in enumerate(windows)]
-    return PassLayout(index, tokens, slots=torch.cat(kept), spans=_spans(windows))
+    return PassLayout(index, tokens, slots=torch.cat(kept), spans=spans_of_windows(windows))
 
 
-def _spans(windows: Sequence[Window]) -> tuple[slice, ...]:
+def spans_of_windows(windows: Sequence[Window]) -> tuple[slice, ...]:
     """Where the kept states of the windows go; those of one window are adjacent in its document."""
     spans: list[slice] = []
     for window in windows:

@@ -75,6 +75,13 @@ class Batch:
             global_attention_mask=torch.zeros_like(ids) if global_mask is None else global_mask.cpu(),
         )
 
+    def as_bytes(self) -> bytes:
+        """All that was given, so that two batches can be compared."""
+        tensors = (self.input_ids, self.holes, self.prefix_lengths, self.global_attention_mask)
+        return b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors) + repr(
+            (tuple(self.input_ids.shape), self.documents, self.segments)
+        ).encode()
+
 
 @dataclass(frozen=True)
 class EncoderPass:
@@ -134,6 +141,14 @@ class Cutter:
         slots = torch.arange(count * self.config.window)
         tokens = (slots % batch.input_ids.numel()).view(count, -1)
         return self._to_device([PassLayout(0, tokens, slots, spans=())], batch, device)[0]
+
+    def idle_pass(self, batch: Batch, device: torch.device) -> EncoderPass:
+        """One window of which nothing is kept, for a rank that has none.
+
+        It tells the width and type of the states, and whether the encoder draws random numbers.
+        """
+        sample = self.sample_pass(1, batch, device)
+        return dataclasses.replace(sample, slots=sample.slots[:0])
 
     def _frame(self, document: Document, batch: Batch) -> Document:
         """The document with its head (frame and prefix) and tail, which every window will repeat, and its segments."""

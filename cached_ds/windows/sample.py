@@ -32,7 +32,7 @@ class Sample:
     @property
     def weight(self) -> float:
         """Of the learning windows' gradients."""
-        return (len(self.learning) + len(self.others)) / len(self.learning)
+        return (len(self.learning) + len(self.others)) / len(self.learning) if self.others else 1.0
 
 
 def draw(windows: Sequence[Window], count: int | None) -> Sample:
