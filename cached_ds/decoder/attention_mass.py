@@ -58,11 +58,11 @@ class WeighedDocuments(DocumentStates):
             return found
 
         tiles = self.tiles_for(q, kernel)
-        output = attend_to(q, forward, with_rows(tiles, self.states, q.device), layer.project)
+        output, _ = attend_to(q, forward, with_rows(tiles, self.states, q.device), layer.project)
         shares = torch.cat(sums).softmax(0).mean(1)  # [tiles, H, T] becomes [tiles, T]
         numbers = torch.tensor([bisect_right(self._starts, tile.span.start) - 1 for tile in tiles], device=q.device)
         self._of_layers.append(shares.new_zeros(len(self._starts), q.shape[2]).index_add_(0, numbers, shares))
-        return output
+        return output.to(q.dtype)
 
     def masses(self) -> Tensor:
         """The share [T, N] of each window in the attention of each query: the mean over heads and layers."""

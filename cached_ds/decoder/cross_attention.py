@@ -147,12 +147,12 @@ def _hand_over(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
         return args, kwargs
     past, documents, share = cache_in(kwargs), DocumentStates.find(states), share_of(states)
     shape = states.shape[:2] if share is None else share.shape
-    _check_share(decoder._cached_ds.config.document_parallel, share, kwargs)
+    _check_share(decoder, share, kwargs)
     if documents is not None:  # the caller has made them
         _put(documents, kwargs)
     elif isinstance(past, DocumentCache):
         if past.documents is None:
-            past.documents = KeptDocuments(states, _runs(shape, mask), config=decoder._cached_ds.config)
+            past.documents = KeptDocuments(states, _runs(shape, mask), config=decoder._cached_ds.config, share=share)
         _put(past.documents, kwargs)
     elif _is_streamed(decoder, kwargs):
         state = decoder._cached_ds
@@ -171,12 +171,14 @@ def _runs(shape: Sequence[int], mask: Tensor | None) -> list[Document]:
     return whole_rows(*shape) if mask is None else runs_of(mask)
 
 
-def _check_share(ranks: int, share: Share | None, kwargs: dict[str, Any]) -> None:
+def _check_share(decoder: Any, share: Share | None, kwargs: dict[str, Any]) -> None:
     """Refuse calls of the decoder in which a rank would take its share of the documents for all of them.
 
     Raises:
-        ValueError: states that the encoder has not returned in this form; attention that is not streamed.
+        ValueError: states that the encoder has not returned in this form; attention that is not streamed; generation
+            with dropout.
     """
+    ranks = decoder._cached_ds.config.document_parallel
     if ranks == 1:
         return
     if share is None:
@@ -184,10 +186,17 @@ def _check_share(ranks: int, share: Share | None, kwargs: dict[str, Any]) -> Non
             f"encoder_outputs are refused with document_parallel={ranks}, unless they are the encoder's own, as it has "
             "returned them; pass input_ids"
         )
+    if isinstance(cache_in(kwargs), DocumentCache):
+        if decoder.training:
+            raise ValueError(
+                f"generate in training mode is refused with document_parallel={ranks}: its dropout would differ from "
+                "rank to rank; call model.eval() first"
+            )
+        return
     if cache_in(kwargs) is not None or kwargs.get("use_cache") or kwargs.get("output_attentions"):
         raise ValueError(
-            f"use_cache and output_attentions are refused with document_parallel={ranks}, and so is generate: each "
-            "rank has a share of the document; generate in a run with document_parallel=1"
+            f"use_cache and output_attentions are refused with document_parallel={ranks}, but for generate with its "
+            "own cache: no rank has the keys and values of the whole document"
         )
     kwargs["use_cache"] = False
 

@@ -30,6 +30,7 @@ from transformers import Cache, DynamicCache, EncoderDecoderCache
 
 from cached_ds.decoder.document_states import DocumentStates, Tile, with_rows
 from cached_ds.decoder.tile_kernels import Kernel, Plain, kernel_for, merge_
+from cached_ds.document_parallel.shares import Share
 from cached_ds.replay import offload
 from cached_ds.replay.offload import Conveyor
 from cached_ds.replay.sums import sum_dtype
@@ -105,9 +106,11 @@ class KeptDocuments(DocumentStates):
         kept: by the module that makes a layer's keys, its keys and values.
     """
 
-    def __init__(self, states: Tensor, documents: Sequence[Document], *, config: CachedConfig) -> None:
-        """Take H [B, L, D]; nothing learns from it."""
-        super().__init__(states, documents, tile=config.tile, learns=False)
+    def __init__(
+        self, states: Tensor, documents: Sequence[Document], *, config: CachedConfig, share: Share | None = None
+    ) -> None:
+        """Take H [B, L, D], or [1, R, D] of a share; nothing learns from it."""
+        super().__init__(states, documents, tile=config.tile, learns=False, share=share)
         self.config = config
         self.kept: dict[nn.Module, KeptKeysAndValues] = {}
 
@@ -118,11 +121,12 @@ class KeptDocuments(DocumentStates):
             if layer.key not in self.kept:
                 self.kept[layer.key] = self._made(q, layer)
             kept = self.kept[layer.key]
-            return attend_to(q, kernel.forward, with_rows(kept.tiles, kept.rows, q.device), layer.unpack)
+            parts = with_rows(kept.tiles, kept.rows, q.device)
+            return self.merged(*attend_to(q, kernel.forward, parts, layer.unpack))[0].to(q.dtype)
         if _is_cheaper_moved(q, layer):
             return _attend_to_states(self, q, layer)
         parts = with_rows(self.tiles_for(q, kernel), self.states, q.device)
-        return attend_to(q, kernel.forward, parts, layer.project)
+        return self.merged(*attend_to(q, kernel.forward, parts, layer.project))[0].to(q.dtype)
 
     def _made(self, q: Tensor, layer: Projections) -> KeptKeysAndValues:
         """Keys and values of a layer, in a buffer where the config says."""
@@ -135,8 +139,7 @@ class KeptDocuments(DocumentStates):
                 rows = offload.empty(shape, dtype=packed.dtype, device=q.device, offload=where, folder=folder)
             conveyor.store(packed, rows, tile.span)
         conveyor.finish()
-        assert rows is not None, "no document is empty"
-        return KeptKeysAndValues(tiles, rows)
+        return KeptKeysAndValues(tiles, q.new_empty(0, 0) if rows is None else rows)  # a share may be empty
 
 
 class DocumentCache(EncoderDecoderCache):
@@ -160,8 +163,11 @@ def _attend_to_states(documents: DocumentStates, q: Tensor, layer: Projections) 
     # The fused kernel of the CPU shares its work among heads, and here is one.
     kernel = Plain(layer.scale, layer.dropout) if q.device.type == "cpu" else layer.kernel(moved)
     parts = with_rows(documents.tiles_for(moved, kernel), documents.states, q.device)
-    found = attend_to(moved, kernel.forward, parts, lambda h: (h[None, None], h[None, None]))
-    found = found.squeeze(1).unflatten(1, q.shape[1:3]) @ value.transpose(-1, -2)
+    found, lse = attend_to(moved, kernel.forward, parts, lambda h: (h[None, None], h[None, None]))
+    heads = q.shape[1:3]
+    found = found.to(q.dtype).squeeze(1).unflatten(1, heads) @ value.transpose(-1, -2)
+    if documents.share is not None:
+        found = documents.merged(found.to(lse.dtype), lse.squeeze(1).unflatten(1, heads))[0].to(q.dtype)
     bias: Any = layer.value.bias
     return found if bias is None else found + bias.unflatten(0, (-1, 1, layer.head_width))
 
@@ -171,8 +177,10 @@ def attend_to(
     forward: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Any]],
     parts: Iterable[tuple[Tile, Tensor]],
     split: Callable[[Tensor], tuple[Tensor, Tensor]],
-) -> Tensor:
-    """Attention of queries [B, H, M, d] to documents whose rows come tile by tile; the result has the same shape.
+) -> tuple[Tensor, Tensor]:
+    """Attention of queries [B, H, M, d] to documents whose rows come tile by tile.
+
+    Returns an output of their shape and the log-sum-exps [B, H, M], in float32 or wider.
 
     Args:
         q: the queries.
@@ -186,7 +194,7 @@ def attend_to(
         keys, values = split(part.to(q.dtype))
         found, total, _ = forward(tile.of(q), keys, values)
         merge_(tile.of(output), tile.of(lse), found, total)
-    return output.to(q.dtype)
+    return output, lse
 
 
 def _is_cheaper_moved(q: Tensor, layer: Projections) -> bool:

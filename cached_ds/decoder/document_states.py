@@ -29,6 +29,7 @@ from torch import Tensor
 
 from cached_ds.decoder.cut_tiles import Part
 from cached_ds.decoder.tile_kernels import Kernel, tile_size
+from cached_ds.document_parallel.merging import merged
 from cached_ds.document_parallel.shares import Share
 from cached_ds.replay.offload import Accumulator, Conveyor, empty_like, zero_gaps_
 from cached_ds.replay.sums import will_run
@@ -147,6 +148,10 @@ class DocumentStates:
         share, parts = self.share, self.share.parts(span)
         cuts = [None if part == span else Part(part.start - span.start, span.stop - part.stop) for part in parts]
         return [Tile(row, share.rows(part), number, cut) for part, cut in zip(parts, cuts, strict=True)]
+
+    def merged(self, output: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
+        """Output [B, H, T, D / H] and log-sum-exp [B, H, T] over all documents, from those over the states here."""
+        return (output, lse) if self.share is None else merged(self.share.group, output, lse)
 
     def wants_gradient(self) -> bool:
         """Whether the backward under way will ask for the gradient of H."""

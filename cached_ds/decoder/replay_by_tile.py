@@ -34,7 +34,7 @@ from torch import Tensor
 from cached_ds.decoder.cut_tiles import PartKernel
 from cached_ds.decoder.document_states import DocumentStates, Tile, with_rows
 from cached_ds.decoder.tile_kernels import Kernel, merge_
-from cached_ds.document_parallel.merging import merged, scaled
+from cached_ds.document_parallel.merging import scaled
 from cached_ds.replay.autocast import Autocast
 from cached_ds.replay.offload import Conveyor
 from cached_ds.replay.rng import ReplayRng
@@ -158,8 +158,7 @@ def _run_forward(call: AttentionCall, q: Tensor) -> tuple[Tensor, Tensor]:
             *found, dropout_state = kernel.forward(tile.of(q), k.detach(), v.detach())
         call.saved.append(SavedTile(dropout_state, (states, k, v) if keep else None))
         merge_(tile.of(output), tile.of(lse), *found)
-    if call.documents.share is not None:
-        output, lse = merged(call.documents.share.group, output, lse)
+    output, lse = call.documents.merged(output, lse)
     return output.to(q.dtype), lse
 
 

@@ -45,3 +45,14 @@ def against_oracle(family, lengths, *, ranks, dropout=0.0, dtype=torch.float64, 
     loss = oracle.loss(model, batch_of(lengths, family), **options)
     loss.backward()
     return gap(shared, (loss.item(), gradients(model)))
+
+
+def summaries(family, lengths, *, ranks, cross_cache, **options):
+    """What `generate` writes about the documents in float64, as a list."""
+    model = tiny.make_model(family, dtype=torch.float64).eval()
+    fields = {"window": tiny.WINDOW, "cross_cache": cross_cache, **tiny.recipe(family)}
+    attach(model, document_parallel=ranks, **fields)
+    batch = batch_of(lengths, family)
+    torch.manual_seed(5 + (dist.get_rank() if ranks > 1 else 0))
+    write = {"max_new_tokens": 8, "min_new_tokens": 4, "do_sample": False, **options}
+    return model.generate(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **write).tolist()
