@@ -131,7 +131,8 @@ class _Scatter(torch.autograd.Function):
         for encoder_pass, rows in zip(batch.passes, batch.rows, strict=True):
             size = encoder_pass.num_windows * encoder_pass.width
             of_pass = of_states.new_zeros(size, of_states.shape[-1])
-            of_pass.index_copy_(0, encoder_pass.slots, torch.cat([next(parts) for _ in encoder_pass.spans]))
+            if encoder_pass.spans:  # the one window of a rank without any keeps nothing
+                of_pass.index_copy_(0, encoder_pass.slots, torch.cat([next(parts) for _ in encoder_pass.spans]))
             of_states[rows, : encoder_pass.width] = of_pass.unflatten(0, (-1, encoder_pass.width))
         return of_states, None
 

@@ -192,7 +192,7 @@ class CachedConfig:
                 f"offload={self.offload!r} is refused with stream_cross_attention=False; allowed is True: "
                 "only streamed attention reads states that are not on the device"
             )
-        together = {"schedule": "window", "stream_cross_attention": True, "sampled_windows": None}
+        together = {"stream_cross_attention": True, "sampled_windows": None}
         for name, needed in together.items() if self.document_parallel > 1 else ():
             if getattr(self, name) != needed:
                 raise ValueError(
