@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from cached_ds.attachment import windowed_encoder
+from cached_ds.document_parallel.shares import Share
 from cached_ds.windows.cut import Window, runs_of
 
 
@@ -89,12 +90,23 @@ class Traces:
         if not (self.found and encoder.training and states.requires_grad):
             return
         trace = self.found[-1]
-        trace.windows, trace.states = encoder._cached_ds.call.windows, finite_rows(states)
-        states.register_hook(functools.partial(_look_back, trace))
+        call = encoder._cached_ds.call
+        trace.windows, trace.states = call.windows, _spread(finite_rows(states), call.share)
+        states.register_hook(functools.partial(_look_back, trace, call.share))
 
 
-def _look_back(trace: Trace, gradient: Tensor) -> None:
-    trace.gradient = finite_rows(gradient)
+def _look_back(trace: Trace, share: Share | None, gradient: Tensor) -> None:
+    trace.gradient = _spread(finite_rows(gradient), share)
+
+
+def _spread(rows: Tensor, share: Share | None) -> Tensor:
+    """[B, L] of a batch, from the rows [1, R] of this rank's share; what others have read is theirs to tell."""
+    if share is None:
+        return rows
+    spread = torch.ones(share.shape, dtype=torch.bool, device=rows.device)
+    for span in share.spans:
+        spread.flatten()[span] = rows[0, share.rows(span)]
+    return spread
 
 
 def finite_rows(states: Tensor) -> Tensor:

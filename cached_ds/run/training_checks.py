@@ -164,17 +164,18 @@ def check_deepspeed_steps(training: Seq2SeqTrainingArguments, model: nn.Module, 
     config: Any = getattr(training, "hf_deepspeed_config", None)
     if config is None:
         return
-    steps = training.max_steps if training.max_steps > 0 else _steps_of_epochs(training, documents)
+    steps = training.max_steps if training.max_steps > 0 else _steps_of_epochs(training, model, documents)
     try:
         copy.deepcopy(config).trainer_config_finalize(training, model, steps)
     except ValueError as error:
         raise ValueError(f"--deepspeed {_shown(training.deepspeed)}: {_one_line(error)}") from error
 
 
-def _steps_of_epochs(training: Seq2SeqTrainingArguments, documents: int) -> int:
+def _steps_of_epochs(training: Seq2SeqTrainingArguments, model: nn.Module, documents: int) -> int:
     """What `Trainer.set_initial_training_values` will find; but making a Trainer makes the output folder."""
     rounded = math.floor if training.dataloader_drop_last else math.ceil
-    batches = rounded(documents / (training.train_batch_size * training.world_size))
+    readers = training.world_size // ranks_per_document(model)
+    batches = rounded(documents / (training.train_batch_size * readers))
     return math.ceil(training.num_train_epochs * max(1, math.ceil(batches / training.gradient_accumulation_steps)))
 
 

@@ -23,6 +23,7 @@ from cached_ds.attachment import inner_model
 from cached_ds.checkpoints import elastic, manifest
 from cached_ds.checkpoints.choice import NAME, TRAINING_STATE, WholeCheckpoint, checked, choose_checkpoint
 from cached_ds.checkpoints.commit import committing, remove
+from cached_ds.training.document_groups import ranks_per_document
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("cached_ds", "torch", "transformers", "accelerate", "deepspeed")
@@ -33,7 +34,12 @@ class CommittedCheckpoints(Seq2SeqTrainer):
 
     _staging: str | None = None
     _foreign: WholeCheckpoint | None = None
-    order: tuple[int, int] | None = None  # documents of a rank at a time, and ranks, when the run began
+    order: tuple[int, int] | None = None  # documents of a reader at a time, and readers, when the run began
+
+    @property
+    def num_readers(self) -> int:
+        """Number of ranks, or of groups of ranks that share documents."""
+        return self.args.world_size // ranks_per_document(cast(Any, self.model))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train; True resumes from the newest whole checkpoint, or starts anew if there is none.
@@ -55,7 +61,7 @@ class CommittedCheckpoints(Seq2SeqTrainer):
         Raises:
             ValueError: the run cannot go on from there with the same numbers.
         """
-        self._foreign, self.order = None, (self.args.train_batch_size, self.args.world_size)
+        self._foreign, self.order = None, (self.args.train_batch_size, self.num_readers)
         if checkpoint is not None:
             saved, here = manifest.read(Path(checkpoint)), self._facts()
             elastic.check(checkpoint, saved, here)
@@ -140,7 +146,7 @@ class CommittedCheckpoints(Seq2SeqTrainer):
             "engine": self._engine(),
             "world_size": self.args.world_size,
             "order": self.order,
-            "documents_per_step": self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
+            "documents_per_step": self._train_batch_size * self.args.gradient_accumulation_steps * self.num_readers,
             "versions": versions,
         }
 

@@ -17,6 +17,7 @@ from cached_ds.encoder.guards import refuse_sequence_parallelism
 from cached_ds.guards.trainer import Guarded
 from cached_ds.models.start_tokens import agree_on_start
 from cached_ds.settings.config import CachedConfig
+from cached_ds.training.document_groups import deal_to_groups
 from cached_ds.training.evaluation_loop import EveryDocumentOnce
 from cached_ds.training.progress import TokenProgressCallback
 from cached_ds.training.rows import rows_of_step
@@ -85,7 +86,8 @@ class CachedSeq2SeqTrainer(Guarded, CommittedCheckpoints, EveryDocumentOnce):
         return model
 
     def _finish(self, model: nn.Module) -> None:
-        """Let an attached model start generation as its tokenizer says, and shard it if FSDP is asked for."""
+        """Deal documents as an attached model shares them, let it start generation as its tokenizer says, shard it."""
+        deal_to_groups(self.accelerator, model)
         if isinstance(self.processing_class, PreTrainedTokenizerBase):
             agree_on_start(inner_model(model), self.processing_class)
         if self.is_fsdp_enabled:
@@ -147,7 +149,7 @@ class CachedSeq2SeqTrainer(Guarded, CommittedCheckpoints, EveryDocumentOnce):
         if self.args.train_sampling_strategy != "random" or column not in getattr(dataset, "column_names", []):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        size, ranks = self.order or (self._train_batch_size, self.args.world_size)
+        size, ranks = self.order or (self._train_batch_size, self.num_readers)
         return LengthBalancedSampler(list(dataset[column]), batch_size=size, num_ranks=ranks, seed=seed)
 
     def _set_signature_columns_if_needed(self) -> None:

@@ -33,7 +33,7 @@ def write_many(folder):
     (folder / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def evaluate(folder, output, *, counts, batch_sizes, dtype=torch.float64, **options):
+def evaluate(folder, output, *, counts, batch_sizes, dtype=torch.float64, ranks_per_document=1, **options):
     """Metrics and predicted texts of the first `count` documents, by count and batch size."""
     rows, tokenizer = documents_of(folder)
     found = {}
@@ -48,7 +48,7 @@ def evaluate(folder, output, *, counts, batch_sizes, dtype=torch.float64, **opti
                 generation_max_length=6,
                 train_sampling_strategy="group_by_length",
             ),
-            cached=CachedConfig(window=workshop.WINDOW),
+            cached=CachedConfig(window=workshop.WINDOW, document_parallel=ranks_per_document),
             data_collator=WholeDocumentCollator(tokenizer),
             processing_class=tokenizer,
             compute_metrics=SummaryMetrics(tokenizer),

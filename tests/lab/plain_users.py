@@ -18,13 +18,13 @@ from lab import workshop
 ACCUMULATION = 3
 
 
-def material(folder):
+def material(folder, **fields):
     """The attached model, its documents and their collator, with the lines a user would write."""
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     model = AutoModelForSeq2SeqLM.from_pretrained(folder / "model").train()
     arguments = DataArguments(train_file=str(folder / "train.jsonl"))
     splits = tokenize_splits(load_splits(arguments), tokenizer=tokenizer, arguments=arguments)
-    return cached_ds.attach(model, window=workshop.WINDOW), splits["train"], WholeDocumentCollator(tokenizer)
+    return cached_ds.attach(model, window=workshop.WINDOW, **fields), splits["train"], WholeDocumentCollator(tokenizer)
 
 
 def loop(folder, output):
@@ -67,9 +67,19 @@ def model_init(folder, output, **options):
     return _trained(cached_ds.CachedSeq2SeqTrainer(**made, train_dataset=documents, data_collator=collator))
 
 
-def _arguments(output, **options):
+def shared(folder, output, **options):
+    """A trainer whose two ranks share every document: a step takes twice the accumulation."""
+    arguments = _arguments(output, accumulation=2 * ACCUMULATION, **options)
+    model, documents, collator = material(folder, document_parallel=2)
+    trainer = cached_ds.CachedSeq2SeqTrainer(model, arguments, train_dataset=documents, data_collator=collator)
+    losses = _trained(trainer)
+    assert trainer.rows_of_step(), "the rows of a step are found again"
+    return losses
+
+
+def _arguments(output, accumulation=ACCUMULATION, **options):
     return Seq2SeqTrainingArguments(
-        output_dir=output, use_cpu=True, per_device_train_batch_size=1, gradient_accumulation_steps=ACCUMULATION,
+        output_dir=output, use_cpu=True, per_device_train_batch_size=1, gradient_accumulation_steps=accumulation,
         max_steps=workshop.STEPS, optim="sgd", learning_rate=workshop.LEARNING_RATE, lr_scheduler_type="constant",
         max_grad_norm=workshop.CLIP, save_strategy="no", report_to="none", logging_steps=1, **options,
     )  # fmt: skip

@@ -15,6 +15,9 @@ KINDS = {
     "accelerator-loop": ("torchrun", plain_users.loop, {}),
     "trainer-ddp": ("torchrun", plain_users.trainer, {}),
     "model_init-fsdp2": ("torchrun", plain_users.model_init, {"fsdp": "full_shard", "fsdp_config": FSDP2}),
+    "shared-ddp": ("torchrun", plain_users.shared, {}),
+    "shared-fsdp2": ("torchrun", plain_users.shared, {"fsdp": "full_shard", "fsdp_config": FSDP2}),
+    "shared-zero3": ("deepspeed", plain_users.shared, {"deepspeed": str(ROOT / "ds_configs/zero3.json")}),
     "trainer-zero2": ("deepspeed", plain_users.trainer, {"deepspeed": str(ROOT / "ds_configs/zero2.json")}),
     "trainer-zero3": ("deepspeed", plain_users.trainer, {"deepspeed": str(ROOT / "ds_configs/zero3.json")}),
 }

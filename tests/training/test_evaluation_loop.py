@@ -51,11 +51,22 @@ def test_two_ranks_find_what_one_finds(launched, launcher, name, many, alone, tm
         same(found, alone, 1e-12 if wide else 1e-5)
 
 
+@pytest.mark.parametrize("name", ["ddp", "zero3"])
+def test_two_ranks_that_share_documents_find_what_one_finds(launched, name, many, alone, tmp_path):
+    launcher, settings = ENGINES[name]
+    options = dict(counts=COUNTS, batch_sizes=BATCH_SIZES, ranks_per_document=2, **settings)
+    wide = launcher != "deepspeed"
+    options["dtype"] = torch.float64 if wide else torch.float32
+    for found in launched.run(launcher, evaluating.evaluate, folder=many, output=str(tmp_path), **options):
+        same(found, alone, 1e-12 if wide else 1e-5)
+
+
 @pytest.mark.slow
-def test_four_ranks_find_what_one_finds(many, alone, tmp_path):
+@pytest.mark.parametrize("ranks_per_document", [1, 2])
+def test_four_ranks_find_what_one_finds(many, alone, tmp_path, ranks_per_document):
     pool = RankPool(world=4)
     try:
-        options = {"counts": COUNTS, "batch_sizes": BATCH_SIZES}
+        options = {"counts": COUNTS, "batch_sizes": BATCH_SIZES, "ranks_per_document": ranks_per_document}
         for found in pool.run(evaluating.evaluate, folder=many, output=str(tmp_path), timeout=300, **options):
             same(found, alone, 1e-12)
     finally:
