@@ -1,7 +1,7 @@
 """Shares: which windows each rank of a document group encodes, and where their states lie in its part of H.
 
 The windows of a batch, in order, are parted into one run for each rank, with about the same number of tokens. A rank's
-H holds the states of its run only, one after another and without padding; a rank whose run is empty has an H of no rows.
+H holds the states of its run only, one after another and without padding; if its run is empty, H has no rows.
 
     windows      0 1 2 3 4 | 5 6 7 8 9        of documents A (0 to 6) and B (7 to 9)
     H of rank 0  A A A A A

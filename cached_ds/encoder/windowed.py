@@ -143,7 +143,7 @@ class Windowed(Swapped):
         if group is None:
             return None
         fall_in_step(group, batch.as_bytes(), device)
-        return deal(windows, group, tuple(batch.input_ids.shape))
+        return deal(windows, group, (batch.input_ids.shape[0], batch.input_ids.shape[1]))
 
     def _states(self, plan: ReplayPlan[EncoderPass]) -> Tensor:
         """H [B, L, D] from all passes: the one step that differs by schedule."""

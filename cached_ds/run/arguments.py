@@ -222,6 +222,8 @@ def _check_attribution(cached: Any, training: Seq2SeqTrainingArguments) -> None:
         raise ValueError("--attribution: it is of predicted summaries; add --do_predict and --predict_with_generate")
     if not cached.stream_cross_attention:
         raise ValueError("--attribution: it is weighed tile by tile, and needs --stream_cross_attention true")
+    if cached.document_parallel > 1:
+        raise ValueError("--attribution: it is weighed by one rank, and needs --document_parallel 1")
 
 
 def _made(flags: Sequence[str]) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ from transformers.training_args import OptimizerNames
 from transformers.utils import is_liger_kernel_available
 
 from cached_ds.settings.unknown_names import unknown
+from cached_ds.training.document_groups import ranks_per_document
 
 # Name -> the least value and the first that is too large; all must be finite.
 BOUNDS: dict[str, tuple[float, float]] = {

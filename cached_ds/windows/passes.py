@@ -78,9 +78,10 @@ class Batch:
     def as_bytes(self) -> bytes:
         """All that was given, so that two batches can be compared."""
         tensors = (self.input_ids, self.holes, self.prefix_lengths, self.global_attention_mask)
-        return b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors) + repr(
-            (tuple(self.input_ids.shape), self.documents, self.segments)
-        ).encode()
+        return (
+            b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)
+            + repr((tuple(self.input_ids.shape), self.documents, self.segments)).encode()
+        )
 
 
 @dataclass(frozen=True)

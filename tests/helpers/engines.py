@@ -185,7 +185,9 @@ def parity(
     work = documents(family, rank=reader, **shape)
     losses, weights = train(make_engine(engine, model, accumulation, clip, **(settings or {})), work)
     options = {"dtype": dtype, "change": change, "clip": clip, "per_pass": fields.get("windows_per_pass", 1)}
-    expected_losses, expected_weights = by_oracle(family, dropout, reader=reader, alone=engine == "plain", **shape, **options)
+    expected_losses, expected_weights = by_oracle(
+        family, dropout, reader=reader, alone=engine == "plain", **shape, **options
+    )
     gaps = [abs(a - b) / abs(b) for a, b in zip(losses, expected_losses, strict=True)]
     return largest([worst_error(weights, expected_weights), *gaps])
 

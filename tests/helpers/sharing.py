@@ -1,28 +1,46 @@
-"""Sharing: what the ranks of a document group find for a batch, and what one process finds."""
+"""Sharing: what the ranks of a document group find for a batch, and what one process or the full graph finds.
+
+Every function here runs on a rank. The generators of the ranks differ, since only that of a group's first rank counts.
+"""
 
 from __future__ import annotations
 
+import peft
+import pytest
 import torch
 import torch.distributed as dist
 
 from cached_ds import attach
+from cached_ds.decoder import document_states
+from cached_ds.encoder import windowed
 from helpers import oracle, tiny
 from helpers.compare import gradients, largest, worst_error
+from probes.collectives import Collectives
+
+SEED = 7
 
 
-def batch_of(lengths, family="bart"):
-    """Documents of these lengths; every rank of a group gets the same."""
-    return tiny.make_batch(family, lengths, seed=3)
-
-
-def found(family, lengths, *, ranks, dropout=0.0, dtype=torch.float64, change=None, **fields):
-    """Loss and gradients, averaged over the ranks as an engine does, of one forward and backward."""
+def attached(family, *, ranks, dropout=0.0, dtype=torch.float64, adapters=0.0, **fields):
+    """A tiny model whose documents so many ranks share; `adapters` is the dropout of LoRA on keys and values."""
     model = tiny.make_model(family, dropout=dropout, dtype=dtype)
-    if change is not None:
-        change(model)
-    attach(model, window=tiny.WINDOW, document_parallel=ranks, **{**tiny.recipe(family), **fields})
-    torch.manual_seed(7 + (dist.get_rank() if ranks > 1 else 0))  # the first rank's generator is the one that counts
-    loss = model(**batch_of(lengths, family)).loss
+    if adapters:
+        torch.manual_seed(3)
+        targets = {"target_modules": ["k_proj", "v_proj"], "lora_dropout": adapters, "init_lora_weights": False}
+        model = peft.get_peft_model(model, peft.LoraConfig(r=2, **targets)).to(dtype)
+    fields = {"window": tiny.WINDOW, **tiny.recipe(family), **fields}
+    torch.manual_seed(SEED + (dist.get_rank() if ranks > 1 else 0))
+    return attach(model, document_parallel=ranks, **fields)
+
+
+def batch_of(family, lengths, seed=3):
+    """Documents of these lengths; every rank gets the same."""
+    return tiny.make_batch(family, lengths, seed=seed)
+
+
+def found(family, lengths, *, ranks, **options):
+    """Loss, gradients averaged over the ranks as an engine does, and the next random number of the caller."""
+    model = attached(family, ranks=ranks, **options)
+    loss = model(**batch_of(family, lengths)).loss
     loss.backward()
     for parameter in model.parameters():
         if ranks > 1 and parameter.grad is not None:
@@ -31,28 +49,89 @@ def found(family, lengths, *, ranks, dropout=0.0, dtype=torch.float64, change=No
     return loss.item(), gradients(model), int(torch.randint(2**40, ()))
 
 
-def gap(this, other):
-    """Worst relative error of loss and gradients."""
-    return largest([worst_error(this[1], other[1]), abs(this[0] / other[0] - 1)])
+def against_oracle(family, lengths, *, dropout=0.0, **options):
+    """Worst relative error of loss and gradients against full backpropagation."""
+    loss, found_gradients, _ = found(family, lengths, ranks=2, dropout=dropout, **options)
+    model = tiny.make_model(family, dropout=dropout, dtype=torch.float64)
+    torch.manual_seed(SEED)
+    settings = {"window": tiny.WINDOW, "random": dropout > 0, "tile": options.get("tile", 1024)}
+    expected = oracle.loss(model, batch_of(family, lengths), **settings)
+    expected.backward()
+    return largest([worst_error(found_gradients, gradients(model)), abs(loss / expected.item() - 1)])
 
 
-def against_oracle(family, lengths, *, ranks, dropout=0.0, dtype=torch.float64, **fields):
-    """Worst relative error of what the group finds, against full backpropagation."""
-    shared = found(family, lengths, ranks=ranks, dropout=dropout, dtype=dtype, **fields)
-    model = tiny.make_model(family, dropout=dropout, dtype=dtype)
-    torch.manual_seed(7)
-    options = {"window": tiny.WINDOW, "random": dropout > 0, "tile": fields.get("tile", 1024)}
-    loss = oracle.loss(model, batch_of(lengths, family), **options)
-    loss.backward()
-    return gap(shared, (loss.item(), gradients(model)))
+def against_one(family, lengths, **options):
+    """The same error against one process, and whether the caller's generator is left in the same state."""
+    loss, found_gradients, following = found(family, lengths, ranks=2, **options)
+    expected, of_one, following_one = found(family, lengths, ranks=1, **options)
+    error = largest([worst_error(found_gradients, of_one), abs(loss / expected - 1)])
+    return error, following == following_one
+
+
+def sent(lengths):
+    """Collectives of a forward and backward, by kind, and their bytes."""
+    model = attached("bart", ranks=2)
+    with Collectives() as counter:
+        model(**batch_of("bart", lengths)).loss.backward()
+    return counter.found
+
+
+def rows_held(lengths):
+    """Numbers of states in this rank's H and G, and of all documents."""
+    model, rows = attached("bart", ranks=2), {"H": [], "G": []}
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, kind in ((windowed, "empty", "H"), (document_states, "empty_like", "G")):
+            make = getattr(module, name)
+            patch.setattr(
+                module, name, lambda *args, make=make, kind=kind, **options: _noted(rows[kind], make, args, options)
+            )
+        model(**batch_of("bart", lengths)).loss.backward()
+    return sum(rows["H"]), sum(rows["G"]), sum(lengths)
+
+
+def _noted(rows, make, args, options):
+    made = make(*args, **options)
+    rows.append(made.numel() // tiny.WIDTH)
+    return made
 
 
 def summaries(family, lengths, *, ranks, cross_cache, **options):
-    """What `generate` writes about the documents in float64, as a list."""
-    model = tiny.make_model(family, dtype=torch.float64).eval()
-    fields = {"window": tiny.WINDOW, "cross_cache": cross_cache, **tiny.recipe(family)}
-    attach(model, document_parallel=ranks, **fields)
-    batch = batch_of(lengths, family)
-    torch.manual_seed(5 + (dist.get_rank() if ranks > 1 else 0))
+    """What `generate` writes about the documents, as lists."""
+    model, batch = attached(family, ranks=ranks, cross_cache=cross_cache).eval(), batch_of(family, lengths)
     write = {"max_new_tokens": 8, "min_new_tokens": 4, "do_sample": False, **options}
     return model.generate(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **write).tolist()
+
+
+def evaluated(family, lengths, *, ranks):
+    """The logits of a forward in evaluation mode, which makes no graph."""
+    model = attached(family, ranks=ranks).eval()
+    batch = batch_of(family, lengths)
+    with torch.no_grad():
+        return model(**batch).logits
+
+
+def refusal(*, ranks=2, own_documents=False, training=False, change=lambda model, batch: model(**batch), **fields):
+    """The sentence with which a call ends; None if it does not."""
+    try:
+        model = attached("bart", ranks=ranks, **fields).train(training)
+        change(model, batch_of("bart", (40,), seed=dist.get_rank() if own_documents else 3))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def with_own_states(model, batch):
+    """Call with states that the encoder has not returned in this form."""
+    states = model.get_encoder()(input_ids=batch["input_ids"]).last_hidden_state * 1
+    model(encoder_outputs=(states,), labels=batch["labels"], attention_mask=batch["attention_mask"])
+
+
+def with_cache(model, batch):
+    """Ask for a cache of keys and values."""
+    labels = batch.pop("labels")
+    model(**batch, decoder_input_ids=labels.clamp(min=0), use_cache=True)
+
+
+def written(model, batch):
+    """Generate."""
+    model.generate(input_ids=batch["input_ids"], max_new_tokens=3)

@@ -17,7 +17,7 @@ FLOORS = (
     ("models", "provenance", "watch", "left_memory"),
     ("windows", "data", "ranks"),
     ("replay",),
-    ("planning",),
+    ("planning", "document_parallel"),
     ("encoder", "decoder"),
     ("attachment",),
     ("fsdp", "zero"),

@@ -30,6 +30,7 @@ def test_defaults_are_the_papers():
         "global_first_token": None,
         "offload": "none",
         "offload_folder": None,
+        "document_parallel": 1,
         "seed": None,
     }
 
