@@ -23,6 +23,7 @@ from cached_ds.attachment import inner_model
 from cached_ds.checkpoints import elastic, manifest
 from cached_ds.checkpoints.choice import NAME, TRAINING_STATE, WholeCheckpoint, checked, choose_checkpoint
 from cached_ds.checkpoints.commit import committing, remove
+from cached_ds.guards.faults import TrainingFault
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("cached_ds", "torch", "transformers", "accelerate", "deepspeed")
@@ -81,9 +82,13 @@ class CommittedCheckpoints(Seq2SeqTrainer):
 
     def _restore(self, folder: Path) -> None:
         """Put weights, moments and the schedule of a foreign checkpoint into the engine."""
-        model: Any = inner_model(self.model)
+        saved, model = manifest.read(folder), cast(Any, inner_model(self.model))
+        if (name := _name_of(self.optimizer)) != saved["optimizer"]:
+            raise TrainingFault(
+                f"{folder} is of a run with the optimizer {saved['optimizer']}, and this one has {name}"
+            )
         optimizer, scheduler = cast(Any, self.optimizer), cast(Any, self.lr_scheduler)
-        with elastic.saved_state(folder, manifest.read(folder), model, self._in_order(model)) as state:
+        with elastic.saved_state(folder, saved, model, self._in_order(model)) as state:
             if self.is_deepspeed_enabled:
                 from cached_ds.checkpoints import zero_state  # DeepSpeed is an extra
 
@@ -141,6 +146,7 @@ class CommittedCheckpoints(Seq2SeqTrainer):
             "world_size": self.args.world_size,
             "order": self.order,
             "documents_per_step": self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
+            "optimizer": _name_of(self.optimizer),
             "versions": versions,
         }
 
@@ -150,6 +156,13 @@ class CommittedCheckpoints(Seq2SeqTrainer):
         if self.is_fsdp_enabled:
             return "fsdp2"
         return "ddp" if self.args.world_size > 1 else "single"
+
+
+def _name_of(optimizer: Any) -> str:
+    """The class of an optimizer, whatever accelerate and DeepSpeed have put around it; "" where there is none yet."""
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return "" if optimizer is None else f"{type(optimizer).__module__}.{type(optimizer).__name__}"
 
 
 def _is_installed(name: str) -> bool:
