@@ -62,11 +62,11 @@ class CommittedCheckpoints(Seq2SeqTrainer):
             elastic.check(checkpoint, saved, here)
             self.order = tuple(saved["order"])
             self._foreign = None if elastic.is_native(saved, here) else checkpoint
-        if self._foreign is not None:
-            logger.warning(
-                "%s was written under %s on %d ranks: random numbers, such as those of dropout, begin anew",
-                checkpoint, saved["engine"], saved["world_size"],
-            )  # fmt: skip
+            if any(saved[name] != here[name] for name in ("engine", "world_size")):
+                logger.warning(
+                    "%s was written under %s on %d ranks: random numbers, such as those of dropout, begin anew",
+                    checkpoint, saved["engine"], saved["world_size"],
+                )  # fmt: skip
 
     def _load_from_checkpoint(self, *arguments: Any) -> None:
         if self._foreign is None:
