@@ -21,6 +21,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.trainer import SCHEDULER_NAME
+from transformers.utils import ADAPTER_CONFIG_NAME
 
 from cached_ds.checkpoints.commit import STAGING, sharers_of
 from cached_ds.checkpoints.manifest import MANIFEST
@@ -50,7 +51,8 @@ def check(folder: str, saved: Mapping[str, Any], here: Mapping[str, Any]) -> Non
         here: facts of this run.
 
     Raises:
-        ValueError: another number of documents per step; another engine, and a schedule that only DeepSpeed can read.
+        ValueError: another number of documents per step; another engine, and an adapter, a schedule that only DeepSpeed
+            can read, or an optimizer that is not torch's.
     """
     name = "documents_per_step"
     if saved[name] != here[name]:
@@ -59,12 +61,22 @@ def check(folder: str, saved: Mapping[str, Any], here: Mapping[str, Any]) -> Non
             f"takes {here[name]}; ranks x --per_device_train_batch_size x --gradient_accumulation_steps has to be "
             f"{saved[name]}"
         )
-    if not is_native(saved, here) and SCHEDULER_NAME not in saved["files"]:
+    if not is_native(saved, here) and (bound := _bound(saved)):
         raise ValueError(
-            f"--resume_from_checkpoint {folder}: its schedule is DeepSpeed's own, so it can be resumed under "
-            f"{saved['engine']} on {saved['world_size']} ranks only; a --deepspeed file without a scheduler leaves the "
-            "schedule to --lr_scheduler_type"
+            f"--resume_from_checkpoint {folder}: {bound}, so it can be resumed under {saved['engine']} on "
+            f"{saved['world_size']} ranks only"
         )
+
+
+def _bound(saved: Mapping[str, Any]) -> str | None:
+    """What binds a checkpoint to its engine; None: nothing does."""
+    if SCHEDULER_NAME not in saved["files"]:
+        return "its schedule is DeepSpeed's own (a --deepspeed file without a scheduler leaves it to the flags)"
+    if ADAPTER_CONFIG_NAME in saved["files"]:
+        return "it is of an adapter"
+    if not saved["optimizer"].startswith("torch."):
+        return f"its optimizer is {saved['optimizer']} and not torch's"
+    return None
 
 
 @contextmanager

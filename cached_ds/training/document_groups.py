@@ -63,7 +63,7 @@ class _GroupAccelerator(Accelerator):
         found = super().gather(tensor)
         return recursively_apply(self._of_first_ranks, found) if self._sees_groups else found
 
-    def gather_for_metrics(self, input_data: Any, use_gather_object: bool = False) -> Any:
+    def gather_for_metrics(self, input_data: Any, *, use_gather_object: bool = False) -> Any:
         """Accelerate's, for groups.
 
         Raises:

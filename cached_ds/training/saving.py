@@ -23,6 +23,7 @@ from cached_ds.attachment import inner_model
 from cached_ds.checkpoints import elastic, manifest
 from cached_ds.checkpoints.choice import NAME, TRAINING_STATE, WholeCheckpoint, checked, choose_checkpoint
 from cached_ds.checkpoints.commit import committing, remove
+from cached_ds.guards.faults import TrainingFault
 from cached_ds.training.document_groups import ranks_per_document
 
 logger = logging.getLogger(__name__)
@@ -67,11 +68,11 @@ class CommittedCheckpoints(Seq2SeqTrainer):
             elastic.check(checkpoint, saved, here)
             self.order = tuple(saved["order"])
             self._foreign = None if elastic.is_native(saved, here) else checkpoint
-        if self._foreign is not None:
-            logger.warning(
-                "%s was written under %s on %d ranks: random numbers, such as those of dropout, begin anew",
-                checkpoint, saved["engine"], saved["world_size"],
-            )  # fmt: skip
+            if any(saved[name] != here[name] for name in ("engine", "world_size")):
+                logger.warning(
+                    "%s was written under %s on %d ranks: random numbers, such as those of dropout, begin anew",
+                    checkpoint, saved["engine"], saved["world_size"],
+                )  # fmt: skip
 
     def _load_from_checkpoint(self, *arguments: Any) -> None:
         if self._foreign is None:
@@ -87,9 +88,13 @@ class CommittedCheckpoints(Seq2SeqTrainer):
 
     def _restore(self, folder: Path) -> None:
         """Put weights, moments and the schedule of a foreign checkpoint into the engine."""
-        model: Any = inner_model(self.model)
+        saved, model = manifest.read(folder), cast(Any, inner_model(self.model))
+        if (name := _name_of(self.optimizer)) != saved["optimizer"]:
+            raise TrainingFault(
+                f"{folder} is of a run with the optimizer {saved['optimizer']}, and this one has {name}"
+            )
         optimizer, scheduler = cast(Any, self.optimizer), cast(Any, self.lr_scheduler)
-        with elastic.saved_state(folder, manifest.read(folder), model, self._in_order(model)) as state:
+        with elastic.saved_state(folder, saved, model, self._in_order(model)) as state:
             if self.is_deepspeed_enabled:
                 from cached_ds.checkpoints import zero_state  # DeepSpeed is an extra
 
@@ -147,6 +152,7 @@ class CommittedCheckpoints(Seq2SeqTrainer):
             "world_size": self.args.world_size,
             "order": self.order,
             "documents_per_step": self._train_batch_size * self.args.gradient_accumulation_steps * self.num_readers,
+            "optimizer": _name_of(self.optimizer),
             "versions": versions,
         }
 
@@ -156,6 +162,13 @@ class CommittedCheckpoints(Seq2SeqTrainer):
         if self.is_fsdp_enabled:
             return "fsdp2"
         return "ddp" if self.args.world_size > 1 else "single"
+
+
+def _name_of(optimizer: Any) -> str:
+    """The class of an optimizer, whatever accelerate and DeepSpeed have put around it; "" where there is none yet."""
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return "" if optimizer is None else f"{type(optimizer).__module__}.{type(optimizer).__name__}"
 
 
 def _is_installed(name: str) -> bool:

@@ -9,7 +9,8 @@ from cached_ds.checkpoints import elastic
 from cached_ds.checkpoints.state import PlainState
 from helpers import tiny
 
-SAVED = {"engine": "zero2", "world_size": 2, "documents_per_step": 4, "files": {"scheduler.pt": {}}}
+SAVED = {"engine": "zero2", "world_size": 2, "documents_per_step": 4, "optimizer": "torch.optim.adamw.AdamW",
+         "files": {"scheduler.pt": {}}}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -35,11 +36,22 @@ def test_another_number_of_documents_per_step_is_refused():
         elastic.check("folder", SAVED, SAVED | {"documents_per_step": 3})
 
 
-def test_a_schedule_of_deepspeed_stays_with_it():
-    saved = SAVED | {"files": {}}
-    elastic.check("folder", saved, SAVED)
-    with pytest.raises(ValueError, match="can be resumed under zero2 on 2 ranks only"):
-        elastic.check("folder", saved, SAVED | {"engine": "ddp"})
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"files": {}}, "its schedule is DeepSpeed's own"),
+        ({"files": {"scheduler.pt": {}, "adapter_config.json": {}}}, "it is of an adapter"),
+        (
+            {"optimizer": "deepspeed.ops.adam.FusedAdam"},
+            "its optimizer is deepspeed.ops.adam.FusedAdam and not torch's",
+        ),
+    ],
+)
+def test_what_only_its_engine_can_read_stays_with_it(changes, why):
+    elastic.check("folder", SAVED | changes, SAVED)
+    elastic.check("folder", SAVED, SAVED | {"engine": "ddp"})
+    with pytest.raises(ValueError, match=f"{why}.*, so it can be resumed under zero2 on 2 ranks only"):
+        elastic.check("folder", SAVED | changes, SAVED | {"engine": "ddp"})
 
 
 def test_a_plain_optimizer_comes_back_by_names(tmp_path):

@@ -45,8 +45,16 @@ def test_gradients_with_other_settings(ranks, fields, lengths):
 @pytest.mark.parametrize("lengths", [MIXED, (9,)], ids=["mixed", "one-window"])
 @pytest.mark.parametrize(
     "options",
-    [{"dropout": 0.0}, {"dropout": 0.1}, {"adapters": 0.5}, {"dropout": 0.1, "adapters": 0.5}],
-    ids=str,
+    [
+        {"dropout": 0.0, "windows_per_pass": 3},
+        {"dropout": 0.1},
+        {"adapters": 0.5},
+        {"dropout": 0.1, "adapters": 0.5},
+        {"dropout": 0.1, "change": sharing.skip_layers},
+        {"dropout": 0.1, "change": sharing.freeze_encoder},
+        {"dropout": 0.1, "change": sharing.checkpoint},
+    ],
+    ids=["windows-per-pass", "dropout", "lora", "lora-dropout", "layerdrop", "frozen-encoder", "checkpointing"],
 )
 def test_nothing_depends_on_the_number_of_ranks(ranks, options, lengths):
     for error, follows in ranks.run(sharing.against_one, family="bart", lengths=lengths, tile=10, **options):

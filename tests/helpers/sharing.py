@@ -20,9 +20,11 @@ from probes.collectives import Collectives
 SEED = 7
 
 
-def attached(family, *, ranks, dropout=0.0, dtype=torch.float64, adapters=0.0, **fields):
+def attached(family, *, ranks, dropout=0.0, dtype=torch.float64, adapters=0.0, change=None, **fields):
     """A tiny model whose documents so many ranks share; `adapters` is the dropout of LoRA on keys and values."""
     model = tiny.make_model(family, dropout=dropout, dtype=dtype)
+    if change is not None:
+        change(model)
     if adapters:
         torch.manual_seed(3)
         targets = {"target_modules": ["k_proj", "v_proj"], "lora_dropout": adapters, "init_lora_weights": False}
@@ -66,6 +68,21 @@ def against_one(family, lengths, **options):
     expected, of_one, following_one = found(family, lengths, ranks=1, **options)
     error = largest([worst_error(found_gradients, of_one), abs(loss / expected - 1)])
     return error, following == following_one
+
+
+def skip_layers(model):
+    """LayerDrop in encoder and decoder."""
+    model.get_encoder().layerdrop = model.get_decoder().layerdrop = 0.4
+
+
+def freeze_encoder(model):
+    """Let only the decoder learn."""
+    model.get_encoder().requires_grad_(False)
+
+
+def checkpoint(model):
+    """Run the decoder's layers again in backward, collectives included."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def sent(lengths):

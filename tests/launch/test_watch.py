@@ -59,6 +59,7 @@ def test_all_ranks_end_and_the_one_at_fault_is_named(engine, death, folder, tmp_
     assert finished.returncode, f"it ended with {finished.returncode}:\n{finished.output}"
     assert not finished.survivors, finished.survivors
     assert re.search(SAID[death], finished.output + logs), finished.output
-    assert "rank 0 (" not in finished.output, "a rank that waits is not at fault"
+    if death != "launcher":
+        assert "rank 0 (" not in finished.output, "a rank that waits is not at fault"
     if death in ("asleep", "stopped"):
         assert "most recent call first" in logs, "the stacks are in the logs"
