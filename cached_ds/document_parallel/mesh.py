@@ -34,7 +34,7 @@ class DocumentGroup:
     def gather(self, tensor: Tensor) -> Tensor:
         """The tensors [P, ...] of all ranks, in order; each gives one of the same shape. One collective."""
         gathered = tensor.new_empty(self.size * tensor.numel())
-        dist.all_gather_into_tensor(gathered, tensor.contiguous().view(-1), group=self.processes)
+        dist.all_gather_single(gathered, tensor.contiguous().view(-1), group=self.processes)
         return gathered.view(self.size, *tensor.shape)
 
     def sum_(self, tensor: Tensor) -> None:

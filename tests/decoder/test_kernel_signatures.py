@@ -11,6 +11,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from cached_ds.decoder import tile_kernels
+from cached_ds.decoder.cut_tiles import Part, PartKernel
 from cached_ds.decoder.tile_kernels import EfficientCuda, FlashCuda, Plain
 from cached_ds.replay.sums import sum_dtype
 
@@ -40,6 +41,19 @@ def test_a_tile_goes_through_forward_and_backward(kind, dtype, width, dropout):
         assert described(lse) == ((1, HEADS, TARGETS), sum_dtype(q), "cuda")
         merged = torch.empty_like(q), torch.empty_like(lse)  # those of all tiles together
         found = kernel.backward(torch.empty_like(q), q, k, v, *merged, state)
+    assert [described(each) for each in found] == [described(each) for each in (q, k, v)]
+
+
+@pytest.mark.parametrize(("kind", "dtype", "width"), CASES)
+def test_a_part_of_a_tile_goes_through_forward_and_backward(kind, dtype, width):
+    kernel = PartKernel(kind(width**-0.5, 0.1), Part(3, 6))
+    with FakeTensorMode():
+        q = torch.empty(1, HEADS, TARGETS, width, device="cuda", dtype=dtype)
+        k, v = torch.empty(2, 1, HEADS, SOURCES, width, device="cuda", dtype=dtype)
+        out, lse, state = kernel.forward(q, k, v)
+        assert described(out) == described(q)
+        assert described(lse) == ((1, HEADS, TARGETS), sum_dtype(q), "cuda")
+        found = kernel.backward(torch.empty_like(q), q, k, v, torch.empty_like(q), torch.empty_like(lse), state)
     assert [described(each) for each in found] == [described(each) for each in (q, k, v)]
 
 

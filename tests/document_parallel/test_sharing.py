@@ -62,6 +62,12 @@ def test_nothing_depends_on_the_number_of_ranks(ranks, options, lengths):
         assert follows, "the caller's generator is where one process leaves it"
 
 
+@pytest.mark.parametrize("lengths", [MIXED, (9,)], ids=["mixed", "one-window"])
+def test_bf16_rounds_no_more_than_in_one_process(ranks, lengths):
+    for shared, alone in ranks.run(sharing.rounding, lengths=lengths):
+        assert shared < 1.2 * alone  # they round at other places
+
+
 @pytest.mark.parametrize("engine", engines.ENGINES[1:])
 @pytest.mark.parametrize("windows", [(1, 1), (7, 7)], ids=["one-window", "seven"])
 def test_parity_under_engines(zero_ranks, engine, windows):

@@ -14,7 +14,7 @@ from cached_ds import attach
 from cached_ds.decoder import document_states
 from cached_ds.encoder import windowed
 from helpers import oracle, tiny
-from helpers.compare import gradients, largest, worst_error
+from helpers.compare import gradients, largest, whole_error, worst_error
 from probes.collectives import Collectives
 
 SEED = 7
@@ -68,6 +68,16 @@ def against_one(family, lengths, **options):
     expected, of_one, following_one = found(family, lengths, ranks=1, **options)
     error = largest([worst_error(found_gradients, of_one), abs(loss / expected - 1)])
     return error, following == following_one
+
+
+def rounding(lengths):
+    """Errors of bf16 gradients against those of float64: of two ranks, and of one process."""
+    _, exact, _ = found("bart", lengths, ranks=1)
+    errors = []
+    for ranks in (2, 1):
+        _, narrow, _ = found("bart", lengths, ranks=ranks, dtype=torch.bfloat16)
+        errors.append(whole_error(narrow, exact))
+    return errors
 
 
 def skip_layers(model):
