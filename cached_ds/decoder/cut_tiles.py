@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -31,9 +32,9 @@ class Part:
     before: int
     after: int
 
-    def widened(self, rows: Tensor) -> Tensor:
-        """Rows [..., S, D] as those of the whole tile [..., W, D], zeros around them."""
-        return F.pad(rows, (0, 0, self.before, self.after))
+    def widened(self, rows: Tensor, *, fill: float = 0.0) -> Tensor:
+        """Rows [..., S, D] as those of the whole tile [..., W, D], with `fill` around them."""
+        return F.pad(rows, (0, 0, self.before, self.after), value=fill)
 
     def own(self, rows: Tensor) -> Tensor:
         """The own rows [..., S, D] of those of the whole tile [..., W, D]."""
@@ -66,10 +67,9 @@ class PartKernel:
         return of_q[..., :width], self.part.own(of_k)[..., :width], self.part.own(of_v)[..., :width]
 
     def _inputs(self, q: Tensor, k: Tensor, v: Tensor) -> Triple:
-        width, queries, keys = q.shape[-1], _longer(q), self.part.widened(_longer(k))
-        queries[..., width] = 1
-        keys[..., width] = UNSEEN
-        self.part.own(keys)[..., width] = 0
+        queries = F.pad(F.pad(q, (0, 1), value=1), (0, MORE - 1))
+        seen = self.part.widened(torch.zeros_like(k[..., :1]), fill=UNSEEN)
+        keys = F.pad(torch.cat([self.part.widened(k), seen], dim=-1), (0, MORE - 1))
         return queries, keys, self.part.widened(_longer(v))
 
 
