@@ -38,7 +38,7 @@ class Part:
 
     def own(self, rows: Tensor) -> Tensor:
         """The own rows [..., S, D] of those of the whole tile [..., W, D]."""
-        return rows[..., self.before : rows.shape[-2] - self.after, :]
+        return rows.narrow(-2, self.before, rows.shape[-2] - self.before - self.after)
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,20 @@ class PartKernel:
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Any]:
         """Output and log-sum-exp of the part, and the kernel's state."""
         out, lse, state = self.kernel.forward(*self._inputs(q, k, v))
-        return out[..., : q.shape[-1]], lse, state
+        return out.narrow(-1, 0, q.shape[-1]), lse, state
 
     def backward(
         self, gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, state: Any
     ) -> Triple:
         """Gradients of q, k and v through the part."""
-        inputs, width = self._inputs(q, k, v), q.shape[-1]
-        of_q, of_k, of_v = self.kernel.backward(_longer(gradient), *inputs, _longer(out), lse, state)
-        return of_q[..., :width], self.part.own(of_k)[..., :width], self.part.own(of_v)[..., :width]
+        inputs = self._inputs(q, k, v)
+        found = self.kernel.backward(_longer(gradient), *inputs, _longer(out), lse, state)
+        of_q, of_k, of_v = (rows.narrow(-1, 0, q.shape[-1]) for rows in found)
+        return of_q, self.part.own(of_k), self.part.own(of_v)
 
     def _inputs(self, q: Tensor, k: Tensor, v: Tensor) -> Triple:
         queries = F.pad(F.pad(q, (0, 1), value=1), (0, MORE - 1))
-        seen = self.part.widened(torch.zeros_like(k[..., :1]), fill=UNSEEN)
+        seen = self.part.widened(torch.zeros_like(k.narrow(-1, 0, 1)), fill=UNSEEN)
         keys = F.pad(torch.cat([self.part.widened(k), seen], dim=-1), (0, MORE - 1))
         return queries, keys, self.part.widened(_longer(v))
 
