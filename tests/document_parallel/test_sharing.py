@@ -115,6 +115,13 @@ def test_each_rank_holds_its_share(ranks):
     assert max(states for states, _, _ in found) <= whole / 2 + tiny.WINDOW
 
 
+@pytest.mark.parametrize(("at", "rank"), [(20, 0), (70, 1)])
+def test_the_rank_that_has_a_bad_window_names_it(ranks, at, rank):
+    found = ranks.run(sharing.bad_windows, at=at)
+    assert found[rank] == (f"window {1 + (at - 1) // (tiny.WINDOW - 2)} of 6", None)
+    assert found[1 - rank] == (None, None)
+
+
 @pytest.mark.parametrize("cross_cache", ["kv", "none"])
 @pytest.mark.parametrize("lengths", [(75, 30), (9,)], ids=["long", "one-window"])
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import torch.distributed as dist
 from cached_ds import attach
 from cached_ds.decoder import document_states
 from cached_ds.encoder import windowed
+from cached_ds.guards import finite
+from cached_ds.guards.traces import Traces
 from helpers import oracle, tiny
 from helpers.compare import gradients, largest, whole_error, worst_error
 from probes.collectives import Collectives
@@ -93,6 +95,20 @@ def freeze_encoder(model):
 def checkpoint(model):
     """Run the decoder's layers again in backward, collectives included."""
     model.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def bad_windows(at):
+    """What this rank's trace says of the states and their gradient where the token at a position is poison."""
+    model, batch, traces = attached("bart", ranks=2), batch_of("bart", (75, 30)), Traces()
+    batch["input_ids"][0, at] = poison = 3  # no document has it
+    model.get_encoder().embed_tokens.register_forward_hook(
+        lambda _, ids, states: torch.where((ids[0] == poison).unsqueeze(-1), torch.nan, states)
+    )
+    traces.watch(model)
+    traces.begin(batch)
+    model(**batch)
+    (trace,) = traces.found
+    return finite.bad_windows(trace, 0, trace.states), finite.bad_windows(trace, 1, trace.states)
 
 
 def sent(lengths):
