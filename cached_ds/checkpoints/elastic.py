@@ -58,8 +58,8 @@ def check(folder: str, saved: Mapping[str, Any], here: Mapping[str, Any]) -> Non
     if saved[name] != here[name]:
         raise ValueError(
             f"--resume_from_checkpoint {folder}: it was written with {saved[name]} documents per step, and this run "
-            f"takes {here[name]}; ranks x --per_device_train_batch_size x --gradient_accumulation_steps has to be "
-            f"{saved[name]}"
+            f"takes {here[name]}; ranks / --document_parallel x --per_device_train_batch_size x "
+            f"--gradient_accumulation_steps has to be {saved[name]}"
         )
     if not is_native(saved, here) and (bound := _bound(saved)):
         raise ValueError(

@@ -60,7 +60,7 @@ class Counters:
     """Counts since `attach`, for progress bars, tests and benchmarks.
 
     Attributes:
-        tokens_read: source tokens of the documents.
+        tokens_read: source tokens of the documents, or of this rank's shares.
         windows_read: windows that they were cut into.
         encoder_forwards: passes through the encoder, first and repeated ones.
     """

@@ -116,9 +116,9 @@ class Windowed(Swapped):
         batch = Batch.on_host(input_ids, attention_mask, prefix_lengths, segment_lengths, global_attention_mask)
         cutter = Cutter(state.config, state.family, self.config)
         windows = state.call.windows = cutter.windows(batch)
-        self._count(windows, batch)
         tuner = Tuner(state.config, state.budget, cutter, batch, self._encoding(), self, self._layers())
         share = state.call.share = self._share(windows, batch, device)
+        self._count(windows, batch, share)
         mine, first = (windows, 0) if share is None else (share.windows, share.first)
         sample = draw(mine, state.config.sampled_windows if self.training and anchor.requires_grad else None)
         together = tuner.prepare()
@@ -163,10 +163,10 @@ class Windowed(Swapped):
     def _layers(self) -> list[nn.Module]:
         return list(getattr(self, self._cached_ds.family.layers))
 
-    def _count(self, windows: list[Window], batch: Batch) -> None:
-        counters = self._cached_ds.counters
-        counters.windows_read += len(windows)
-        counters.tokens_read += sum(document.length for document in batch.documents)
+    def _count(self, windows: list[Window], batch: Batch, share: Share | None) -> None:
+        counters, tokens = self._cached_ds.counters, sum(document.length for document in batch.documents)
+        counters.windows_read += len(windows if share is None else share.windows)
+        counters.tokens_read += tokens if share is None else share.num_rows
 
     def _encoding(self) -> functools.partial[Tensor]:
         """`_encode` in the current mode, training or not: a pass must be recomputed in the same one."""

@@ -7,6 +7,7 @@ results are those of a run without it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -70,7 +71,8 @@ class Tuner:
             return least if self.config.recompute == "all" else int(self.config.recompute), False
         if not torch.is_grad_enabled() or not parameters:
             return 0, False
-        of_states = self.batch.input_ids.numel() * self.cutter.model_config.hidden_size * parameters[0].itemsize
+        rows = math.ceil(self.batch.input_ids.numel() / self.config.document_parallel)
+        of_states = rows * self.cutter.model_config.hidden_size * parameters[0].itemsize
         num_saved, keep_projections = self.budget.choose_saved(
             [encoder_pass.inputs["input_ids"].numel() / self.config.window for encoder_pass in passes],
             reserve=2 * of_states + 4 * sum(parameter.nbytes for parameter in parameters),

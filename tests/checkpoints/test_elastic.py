@@ -32,7 +32,7 @@ def test_an_engine_reads_its_own(saved, here, native):
 
 
 def test_another_number_of_documents_per_step_is_refused():
-    with pytest.raises(ValueError, match="with 4 documents per step, and this run takes 3; ranks x .* has to be 4"):
+    with pytest.raises(ValueError, match="with 4 documents per step, and this run takes 3; ranks .* has to be 4"):
         elastic.check("folder", SAVED, SAVED | {"documents_per_step": 3})
 
 

@@ -107,12 +107,12 @@ def test_bytes_do_not_depend_on_the_length(ranks):
         assert len(found) == 2
 
 
-def test_each_rank_holds_its_share(ranks):
+def test_each_rank_holds_and_counts_its_share(ranks):
     found = ranks.run(sharing.rows_held, lengths=(2000, 100, 9))
-    assert all(states == of_gradient for states, of_gradient, _ in found)
-    whole = found[0][2]
-    assert sum(states for states, _, _ in found) == whole
-    assert max(states for states, _, _ in found) <= whole / 2 + tiny.WINDOW
+    assert all(states == of_gradient == counted for states, of_gradient, counted, _ in found)
+    whole = found[0][-1]
+    assert sum(states for states, *_ in found) == whole
+    assert max(states for states, *_ in found) <= whole / 2 + tiny.WINDOW
 
 
 @pytest.mark.parametrize(("at", "rank"), [(20, 0), (70, 1)])

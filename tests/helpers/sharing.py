@@ -120,7 +120,7 @@ def sent(lengths):
 
 
 def rows_held(lengths):
-    """Numbers of states in this rank's H and G, and of all documents."""
+    """Numbers of states in this rank's H and G, of tokens that it counts as read, and of those of all documents."""
     model, rows = attached("bart", ranks=2), {"H": [], "G": []}
     with pytest.MonkeyPatch.context() as patch:
         for module, name, kind in ((windowed, "empty", "H"), (document_states, "empty_like", "G")):
@@ -129,7 +129,7 @@ def rows_held(lengths):
                 module, name, lambda *args, make=make, kind=kind, **options: _noted(rows[kind], make, args, options)
             )
         model(**batch_of("bart", lengths)).loss.backward()
-    return sum(rows["H"]), sum(rows["G"]), sum(lengths)
+    return sum(rows["H"]), sum(rows["G"]), model.get_encoder()._cached_ds.counters.tokens_read, sum(lengths)
 
 
 def _noted(rows, make, args, options):
