@@ -40,6 +40,7 @@ WORDS = {
     "eval_strategy": ["always", "steps"],
     "report_to": ["tensorbord", "wandb"],
     "recompute": ["some", "-1"],
+    "document_parallel": ["0", "1.5", "2", "ten"],  # there is one process
     "schedule": ["layers"],
     "offload": ["gpu"],
     "do_train": ["perhaps", "2"],
