@@ -19,17 +19,20 @@ _MESHES: WeakKeyDictionary[dist.ProcessGroup, dict[int, DeviceMesh]] = WeakKeyDi
 
 @dataclass(frozen=True)
 class DocumentGroup:
-    """The ranks that read a document together, as one of them sees them.
+    """The ranks that read a document together, as one of them sees them; models that know one can be copied.
 
     Attributes:
         size: their number, P.
         rank: of this one, in [0, P).
-        processes: torch's process group.
     """
 
     size: int
     rank: int
-    processes: dist.ProcessGroup
+
+    @property
+    def processes(self) -> dist.ProcessGroup:
+        """Torch's process group of these ranks."""
+        return document_mesh(self.size).get_group("document")
 
     def gather(self, tensor: Tensor) -> Tensor:
         """The tensors [P, ...] of all ranks, in order; each gives one of the same shape. One collective."""
@@ -75,5 +78,4 @@ def document_group(size: int) -> DocumentGroup | None:
     """
     if size == 1:
         return None
-    mesh = document_mesh(size)
-    return DocumentGroup(size, mesh.get_local_rank("document"), mesh.get_group("document"))
+    return DocumentGroup(size, document_mesh(size).get_local_rank("document"))

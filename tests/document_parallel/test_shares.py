@@ -37,7 +37,7 @@ def test_windows_of_one_length_are_dealt_as_evenly_as_can_be(count, size):
 def shares_of(documents, length, size):
     windows = [window for document in documents for window in cut(document, window=8, overlap=1)]
     shape = (len(documents), length)
-    return windows, [deal(windows, DocumentGroup(size, rank, None), shape) for rank in range(size)]
+    return windows, [deal(windows, DocumentGroup(size, rank), shape) for rank in range(size)]
 
 
 @settings(deadline=None)

@@ -115,6 +115,11 @@ def test_each_rank_holds_and_counts_its_share(ranks):
     assert max(states for states, *_ in found) <= whole / 2 + tiny.WINDOW
 
 
+def test_a_model_that_has_read_can_be_copied_and_pickled(ranks):
+    first, *others = ranks.run(sharing.of_copies, lengths=MIXED)[0]
+    assert others == [first, first]
+
+
 @pytest.mark.parametrize(("at", "rank"), [(20, 0), (70, 1)])
 def test_the_rank_that_has_a_bad_window_names_it(ranks, at, rank):
     found = ranks.run(sharing.bad_windows, at=at)

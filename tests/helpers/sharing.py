@@ -5,6 +5,9 @@ Every function here runs on a rank. The generators of the ranks differ, since on
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import peft
 import pytest
 import torch
@@ -109,6 +112,14 @@ def bad_windows(at):
     model(**batch)
     (trace,) = traces.found
     return finite.bad_windows(trace, 0, trace.states), finite.bad_windows(trace, 1, trace.states)
+
+
+def of_copies(lengths):
+    """Losses of a model that has read documents, of its copy and of its pickle."""
+    model, batch = attached("bart", ranks=2), batch_of("bart", lengths)
+    loss = model(**batch).loss
+    loss.backward()
+    return [each(**batch).loss.item() for each in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model)))]
 
 
 def sent(lengths):
