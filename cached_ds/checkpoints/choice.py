@@ -52,6 +52,7 @@ def choose_checkpoint(training: TrainingArguments, asked: str | bool | None) -> 
     for step in sorted(set.union(*(steps for _, steps in answers)), reverse=True):
         folder = Path(str(training.output_dir), f"{NAME}{step}")
         if (found := fault(folder)) is None:
+            logger.info("training goes on from %s", folder.name)
             return WholeCheckpoint(folder)
         logger.warning("skipped %s: %s", folder.name, found)
     logger.warning("no checkpoint in %s is whole: the run starts anew", training.output_dir)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from lab import trials, workshop
 
 DOCUMENTS, BEGIN, STEPS, TOLERANCE = 4, 2, 7, 1e-6
+LENGTHS = (9, 12, 14, 40, 100, 120, 180, 260, 270, 350, 400, 500)
 
 
 def main():
@@ -31,7 +32,7 @@ def main():
     kinds = list(itertools.product(arguments.engines, arguments.ranks))
     faults, worst = 0, 0.0
     with tempfile.TemporaryDirectory() as name:
-        folder = workshop.build(Path(name))
+        folder = build(Path(name))
         for kind in tqdm(kinds, desc="sources", unit="run"):
             train(folder, folder / path(kind), kind)
         for source, target in tqdm(list(itertools.permutations(kinds, 2)), unit="pair"):
@@ -43,6 +44,13 @@ def main():
                 tqdm.write(f"{path(source)} to {path(target)}: {codes=} {error=}\n{output[-1500:]}\n")
     print(f"{len(kinds) * (len(kinds) - 1)} pairs, {faults} faults, losses differ by {worst:.1e} at most")
     return int(faults > 0)
+
+
+def build(folder):
+    """A workshop whose epoch is a whole number of steps: on some numbers of ranks a step's rest would be filled up."""
+    workshop.build(folder)
+    workshop.write_documents(folder / "train.jsonl", LENGTHS)
+    return folder
 
 
 def path(kind):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import gc
 import os
 import sys
 from pathlib import Path
 from unittest import mock
 
 import torch.distributed as dist
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from cached_ds.ranks.discovery import discover
 from helpers.repo import ROOT
@@ -23,7 +23,7 @@ def run(words):
     """What `launch/train.py WORDS...` does, except that ranks that have met do not meet again, and nobody leaves."""
     with mock.patch.object(train, "start_rank", start_once):
         train.work(words)
-    gc.collect()  # transformers knows of ZeRO-3 as long as there is a Trainer of it, and partitions the next model
+    unset_hf_deepspeed_config()  # after ZeRO-3 transformers would partition the next model too, whatever it is for
 
 
 def start_once(argv, *, start=train.start_rank):

@@ -74,6 +74,7 @@ def start(folder, output, engine, *, kill=None, world=WORLD, **changes):
     port, logs = free_port(), [output.parent / f"{output.name}-rank{rank}.log" for rank in range(world)]
     ranks = []
     for rank, log in enumerate(logs):
+        log.write_bytes(b"")  # a rank may be killed before it writes a word
         environ = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world,
                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **_environ(engine)}  # fmt: skip
         arguments = {"words": flags(folder, output, engine, **changes), "log": log,
