@@ -67,9 +67,11 @@ def model_init(folder, output, **options):
     return _trained(cached_ds.CachedSeq2SeqTrainer(**made, train_dataset=documents, data_collator=collator))
 
 
-def shared(folder, output, **options):
+def shared(folder, output, deepspeed=None, **options):
     """A trainer whose two ranks share every document: a step takes twice the accumulation."""
-    arguments = _arguments(output, accumulation=2 * ACCUMULATION, **options)
+    arguments = _arguments(output, accumulation=2 * ACCUMULATION, deepspeed=deepspeed, **options)
+    if deepspeed is not None:
+        cached_ds.zero.join_process_group()
     model, documents, collator = material(folder, document_parallel=2)
     trainer = cached_ds.CachedSeq2SeqTrainer(model, arguments, train_dataset=documents, data_collator=collator)
     losses = _trained(trainer)
