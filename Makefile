@@ -38,9 +38,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# One worker for the tests that start processes, one for the others (tests/conftest.py).
+# One worker for the tests that start processes, one for the others (tests/conftest.py). Profile: no deadline on a busy machine.
 test: lint
-	$(PYTHON) -m pytest -n 2 $(FLAGS)
+	$(PYTHON) -m pytest -n 2 --hypothesis-profile ci $(FLAGS)
 
 # What the tests of transformers import lies beside .venv's own packages: `make hf-tests TRANSFORMERS=DIR`.
 HF_TESTS := $(VENV)/hf-tests

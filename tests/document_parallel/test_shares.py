@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cached_ds.document_parallel.mesh import DocumentGroup
@@ -15,7 +15,6 @@ from cached_ds.windows.cut import cut, whole_rows
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 
 
-@settings(deadline=None)
 @given(lengths, st.integers(1, 8))
 def test_no_rank_has_more_than_its_part_and_a_window(lengths, size):
     owners = owners_of(lengths, size)
@@ -27,7 +26,6 @@ def test_no_rank_has_more_than_its_part_and_a_window(lengths, size):
     assert max(tokens) < sum(lengths) / size + max(lengths)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 8))
 def test_windows_of_one_length_are_dealt_as_evenly_as_can_be(count, size):
     owners = owners_of([16] * count, size)
@@ -40,7 +38,6 @@ def shares_of(documents, length, size):
     return windows, [deal(windows, DocumentGroup(size, rank), shape) for rank in range(size)]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3), st.integers(1, 50), st.integers(1, 5))
 def test_every_position_is_one_row_of_one_rank(rows, length, size):
     windows, shares = shares_of(whole_rows(rows, length), length, size)
