@@ -37,7 +37,8 @@ def main():
         folder = workshop.build(Path(name), dropout=0.1)
         undisturbed = {engine: time_of(folder, engine) for engine in arguments.engines}
         for number, place in enumerate(tqdm(places, unit="kill")):
-            engine = arguments.engines[number % len(arguments.engines)]
+            shifted = number + number // len(killing.STAGES)  # or a stage would always meet the same engines
+            engine = arguments.engines[shifted % len(arguments.engines)]
             kill = made_up(place, undisturbed[engine], rng)
             counts[engine, place] += 1
             if fault := fault_of(folder, engine, kill, name=f"run{number}"):
