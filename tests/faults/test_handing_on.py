@@ -25,6 +25,6 @@ def test_a_run_is_handed_from_engine_to_engine_and_its_losses_do_not_change(tmp_
     codes, output = elastic.train(
         folder, tmp_path / "0", ("zero2", 2), resume_from_checkpoint=True, gradient_accumulation_steps=1, max_steps=9
     )
-    assert "was written with 4 documents per step, and this run takes 2; ranks x" in output, output
+    assert "was written with 4 documents per step, and this run takes 2; ranks" in output, output
     assert codes[0] not in (0, None)
     assert json.loads((tmp_path / "0/trainer_state.json").read_text())["global_step"] == elastic.STEPS

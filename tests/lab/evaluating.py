@@ -7,6 +7,7 @@ import json
 import torch
 from accelerate import PartialState
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainingArguments
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from cached_ds import CachedConfig, CachedSeq2SeqTrainer, attach, fsdp
 from cached_ds.data import DataArguments, WholeDocumentCollator, load_splits, tokenize_splits
@@ -35,6 +36,7 @@ def write_many(folder):
 
 def evaluate(folder, output, *, counts, batch_sizes, dtype=torch.float64, ranks_per_document=1, **options):
     """Metrics and predicted texts of the first `count` documents, by count and batch size."""
+    unset_hf_deepspeed_config()  # of a run before, on the same ranks
     rows, tokenizer = documents_of(folder)
     found = {}
     for batch_size in batch_sizes:
