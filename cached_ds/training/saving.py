@@ -54,6 +54,8 @@ class CommittedCheckpoints(Seq2SeqTrainer):
         elif resume_from_checkpoint:
             found = choose_checkpoint(self.args, True)
         self.check_checkpoint(found)
+        if found is not None:
+            self._tell_origin(found)
         return super().train(found, *args, **kwargs)
 
     def check_checkpoint(self, checkpoint: WholeCheckpoint | None) -> None:
@@ -68,11 +70,14 @@ class CommittedCheckpoints(Seq2SeqTrainer):
             elastic.check(checkpoint, saved, here)
             self.order = tuple(saved["order"])
             self._foreign = None if elastic.is_native(saved, here) else checkpoint
-            if any(saved[name] != here[name] for name in ("engine", "world_size")):
-                logger.warning(
-                    "%s was written under %s on %d ranks: random numbers, such as those of dropout, begin anew",
-                    checkpoint, saved["engine"], saved["world_size"],
-                )  # fmt: skip
+
+    def _tell_origin(self, checkpoint: WholeCheckpoint) -> None:
+        saved, here = manifest.read(Path(checkpoint)), self._facts()
+        if any(saved[name] != here[name] for name in ("engine", "world_size")):
+            logger.warning(
+                "%s was written under %s on %d ranks: random numbers, such as those of dropout, begin anew",
+                checkpoint, saved["engine"], saved["world_size"],
+            )  # fmt: skip
 
     def _load_from_checkpoint(self, *arguments: Any) -> None:
         if self._foreign is None:
