@@ -87,9 +87,10 @@ def fault(folder: Path) -> str | None:
 
 
 def _missing_state(folder: Path) -> str | None:
-    if TRAINING_STATE not in manifest.read(folder)["files"]:
+    files = manifest.read(folder)["files"]
+    if TRAINING_STATE not in files:
         return f"it holds no {TRAINING_STATE}"
-    if not any(name.startswith("rng_state") for name in manifest.read(folder)["files"]):
+    if not any(name.startswith("rng_state") for name in files):
         return "it holds the model only (--save_only_model)"
     return None
 

@@ -87,8 +87,7 @@ def _open(staging: Path) -> list[int]:
         if is_turn:
             _make(staging, mark=names[0])
         state.wait_for_everyone()
-    sharers = sharers_of(staging / names[0])
-    return sharers
+    return sharers_of(staging / names[0])
 
 
 def _make(staging: Path, *, mark: str) -> None:

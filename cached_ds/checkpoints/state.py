@@ -6,6 +6,7 @@ torch's own formats hold pickles.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,8 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 WEIGHT = "fp32"  # DeepSpeed's word for the weight that the optimizer knows
 STEP = "step"
-OPTIMIZER = "optimizer.state."
+SHARDED_MODEL = "pytorch_model_fsdp_0"  # the folder of accelerate
+MODEL, OPTIMIZER = "model.", "optimizer.state."  # before the names of parameters there
 
 
 class SavedState(Protocol):
@@ -45,23 +47,46 @@ class PlainState:
         return {WEIGHT: self.weights.get_tensor(name), **self.entries.get(name, {})}
 
 
+class ShardedTensors:
+    """The tensors in one folder of torch.distributed.checkpoint, read by one process alone.
+
+    Attributes:
+        keys: of all of them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read which tensors there are."""
+        self.folder = folder
+        entries: Mapping[str, Any] = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+        self.entries = {key: entry for key, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
+        self.keys = list(self.entries)
+
+    def read(self, keys: Mapping[str, str]) -> dict[str, Tensor]:
+        """Whole tensors, by our names for their keys."""
+        stored = {key: self.entries[key] for key in keys.values()}
+        tensors = {key: torch.empty(entry.size, dtype=entry.properties.dtype) for key, entry in stored.items()}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # it is: one process reads all
+            dcp.load(tensors, storage_reader=dcp.FileSystemReader(self.folder), no_dist=True)
+        return {name: tensors[key] for name, key in keys.items()}
+
+
 class ShardedState:
     """Of FSDP2: torch.distributed.checkpoint's folders."""
 
     def __init__(self, folder: Path) -> None:
         """Read which tensors there are."""
-        self.model, self.optimizer = folder / "pytorch_model_fsdp_0", folder / "optimizer_0"
+        self.model, self.optimizer = ShardedTensors(folder / SHARDED_MODEL), ShardedTensors(folder / "optimizer_0")
         self.keys: dict[str, dict[str, str]] = {}
-        entries: Mapping[str, Any] = dcp.FileSystemReader(self.optimizer).read_metadata().state_dict_metadata
-        for key in entries:
+        for key in self.optimizer.keys:
             if key.startswith(OPTIMIZER):
                 name, entry = key.removeprefix(OPTIMIZER).rsplit(".", 1)
                 self.keys.setdefault(name, {})[entry] = key
 
     def read(self, name: str) -> dict[str, Tensor]:
         """See SavedState."""
-        weight = _read(self.model, {WEIGHT: f"model.{name}"})
-        return weight | _read(self.optimizer, self.keys.get(name, {}))
+        weight = self.model.read({WEIGHT: MODEL + name})
+        return weight | self.optimizer.read(self.keys.get(name, {}))
 
 
 class UniversalState:
@@ -79,15 +104,3 @@ class UniversalState:
             value = value["param"] if isinstance(value, dict) else value
             entries[path.stem] = value if path.stem == STEP else value.flatten()[: shape.numel()].view(shape)
         return entries
-
-
-def _read(folder: Path, keys: Mapping[str, str]) -> dict[str, Tensor]:
-    """Tensors of a folder of torch.distributed.checkpoint, by our names for its keys."""
-    entries = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
-    tensors = {}
-    for key in keys.values():
-        entry = entries[key]
-        assert isinstance(entry, TensorStorageMetadata)
-        tensors[key] = torch.empty(entry.size, dtype=entry.properties.dtype)
-    dcp.load(tensors, storage_reader=dcp.FileSystemReader(folder), no_dist=True)
-    return {name: tensors[key] for name, key in keys.items()}

@@ -12,22 +12,19 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch.distributed import checkpoint as dcp
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from cached_ds.checkpoints.state import MODEL, SHARDED_MODEL, ShardedTensors
 from cached_ds.settings.extras import needed_by
 
-ZERO_TAG, FSDP_FOLDER = "latest", "pytorch_model_fsdp_0"
-FSDP_PREFIX = "model."  # accelerate saves {"model": weights}
+ZERO_TAG = "latest"
 Tensors = dict[str, torch.Tensor]
 
 
@@ -60,7 +57,7 @@ def read_weights(folder: Path, model: PreTrainedModel, *, may_unpickle: bool) ->
 def _reader(folder: Path, *, may_unpickle: bool) -> Callable[[Path, Mapping[str, torch.Tensor]], Tensors]:
     if (folder / SAFE_WEIGHTS_NAME).is_file() or (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
         return _from_safetensors
-    readers = {ZERO_TAG: _from_zero, FSDP_FOLDER: _from_fsdp}
+    readers = {ZERO_TAG: _from_zero, SHARDED_MODEL: _from_fsdp}
     found = [reader for name, reader in readers.items() if (folder / name).exists()]
     if not found:
         raise ValueError(
@@ -94,13 +91,6 @@ def _from_zero(folder: Path, wanted: Mapping[str, torch.Tensor]) -> Tensors:
 
 
 def _from_fsdp(folder: Path, wanted: Mapping[str, torch.Tensor]) -> Tensors:
-    reader = dcp.FileSystemReader(folder / FSDP_FOLDER)
-    tensors = {
-        key: torch.empty(stored.size, dtype=stored.properties.dtype)
-        for key, stored in reader.read_metadata().state_dict_metadata.items()
-        if isinstance(stored, TensorStorageMetadata) and key.removeprefix(FSDP_PREFIX) in wanted
-    }
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # it is: one process reads all
-        dcp.load(tensors, storage_reader=reader, no_dist=True)
-    return {key.removeprefix(FSDP_PREFIX): tensor for key, tensor in tensors.items()}
+    stored = ShardedTensors(folder / SHARDED_MODEL)
+    names = {key.removeprefix(MODEL): key for key in stored.keys}  # noqa: SIM118 - a list, and no mapping
+    return stored.read({name: key for name, key in names.items() if name in wanted})

@@ -192,7 +192,7 @@ def test_shards_are_opened_only_where_a_manifest_vouches_for_them(checkpoint, tm
     (run / manifest.MANIFEST).unlink()
     (run / "model.safetensors").unlink()
     refused(run, tmp_path / "out", "no weights here; allowed is a checkpoint-N of a run")
-    (run / weights.FSDP_FOLDER).mkdir()
+    (run / weights.SHARDED_MODEL).mkdir()
     refused(run, tmp_path / "out", "shards that contain pickles, and no manifest vouches for them")
     (run / "config.json").unlink()
     refused(run, tmp_path / "out", "holds no config.json, which says what model its weights are of")

@@ -64,7 +64,7 @@ def flags(folder, output, engine, **changes):
 def run(folder, output, engine, *, kill=None, world=WORLD, **changes):
     """Train, perhaps until the ranks are killed; returns their exit codes, and what they wrote."""
     ranks, logs = start(folder, output, engine, kill=kill, world=world, **changes)
-    wait(ranks, kill.seconds if kill else None, limit=SECONDS)
+    wait(ranks, kill.seconds if kill else None)
     return [process.exitcode for process in ranks], "".join(log.read_text(errors="replace") for log in logs)
 
 
@@ -102,14 +102,14 @@ def _environ(engine):
     return {name: value for name, value in told.items() if name.startswith(("FSDP_", "ACCELERATE_"))}
 
 
-def wait(ranks, seconds=None, *, limit=SECONDS):
+def wait(ranks, seconds=None):
     """Until all have ended; after some seconds, or a little after one was killed, all are."""
     begin = time.monotonic()
     while any(process.is_alive() for process in ranks):
         time.sleep(0.01)
         passed = time.monotonic() - begin
         is_due = seconds is not None and passed > seconds
-        if is_due or passed > limit or any(process.exitcode not in (None, 0) for process in ranks):
+        if is_due or passed > SECONDS or any(process.exitcode not in (None, 0) for process in ranks):
             time.sleep(0 if is_due else random.uniform(0, 0.3))
             for process in ranks:
                 process.kill()
