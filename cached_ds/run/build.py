@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -113,18 +114,26 @@ def build_tokenizer(arguments: Arguments, texts: DatasetDict) -> PreTrainedToken
     """The tokenizer of the model or, for a built-in shape without one, one that rank 0 trains on the training text.
 
     Raises:
-        ValueError: a tokenizer to train, but no training text; what `choose_languages` refuses.
+        ValueError: a tokenizer to train, but no training text; a folder without one; what `choose_languages` refuses.
     """
     model = arguments.model
     name = model.tokenizer_name or model.model_name_or_path or model.config_name
     assert name is not None, "ModelArguments asks for a model"
     if name != model.config_name or not is_shape(name):
-        tokenizer = AutoTokenizer.from_pretrained(name, **model.from_hub())
+        tokenizer = _pretrained_tokenizer(name, model.from_hub())
         choose_languages(tokenizer, *arguments.data.languages())
         return tokenizer
     if "train" not in texts:
         raise ValueError(f"--config_name {name} trains its tokenizer on the training documents; give --train_file")
     return _trained_tokenizer(arguments, texts["train"], family_name(name))
+
+
+def _pretrained_tokenizer(name: str, hub: dict[str, Any]) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(name, **hub)
+    except ValueError as error:  # an adapter's folder, say: transformers then asks for packages, none of which helps
+        why = " ".join(str(error).split())
+        raise ValueError(f"{name} holds no tokenizer that can be read; give --tokenizer_name ({why})") from error
 
 
 def _trained_tokenizer(arguments: Arguments, documents: Dataset, family: str) -> PreTrainedTokenizerBase:

@@ -154,6 +154,17 @@ def test_a_folder_without_a_tokenizer_is_named(narrow, monkeypatch):
         build_data(parse(narrow))
 
 
+def test_an_adapters_folder_without_a_tokenizer_is_named(narrow, tmp_path):
+    base = tmp_path / "model"
+    for file in base.glob("tokenizer*"):
+        file.unlink()
+    (base / "config.json").rename(tmp_path / "config.json")
+    told = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path)}
+    (base / "adapter_config.json").write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(ValueError, match="holds no tokenizer that can be read; give --tokenizer_name"):
+        build_data(parse(narrow))
+
+
 @pytest.mark.skipif(is_bitsandbytes_available(), reason="bitsandbytes is installed")
 def test_an_optimizer_that_is_not_installed_is_refused_before_training(tmp_path):
     training = Seq2SeqTrainingArguments(
