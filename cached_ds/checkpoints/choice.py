@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from transformers import TrainingArguments
 
 from cached_ds.checkpoints import manifest
-from cached_ds.checkpoints.commit import sharers_of
+from cached_ds.checkpoints.staging import sharers_of
 
 logger = logging.getLogger(__name__)
 RESTART_COUNTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")

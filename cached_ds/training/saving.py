@@ -1,7 +1,8 @@
-"""Saving: the Trainer's checkpoints appear whole, and it goes on only from whole ones.
+"""Saving: the Trainer's checkpoints and model appear whole, and it goes on only from whole checkpoints.
 
 transformers writes straight into `checkpoint-N`. Here it is told that the run's folder is another one while it writes,
-which then becomes the checkpoint (checkpoints/commit.py); older ones are removed after that.
+which then becomes the checkpoint (checkpoints/commit.py); older ones are removed after that. The model is written
+aside, too, and then takes the place of an earlier one (checkpoints/replacing.py).
 
 What another engine or another number of ranks has written is put in place once the engine is there
 (checkpoints/elastic.py); transformers would train on with a fresh optimizer, or end.
@@ -25,6 +26,7 @@ from cached_ds.checkpoints.choice import NAME, TRAINING_STATE, WholeCheckpoint, 
 from cached_ds.checkpoints.commit import committing, remove
 from cached_ds.guards.faults import TrainingFault
 from cached_ds.training.document_groups import ranks_per_document
+from cached_ds.checkpoints.replacing import replacing, replacing_alone
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("cached_ds", "torch", "transformers", "accelerate", "deepspeed")
@@ -120,6 +122,43 @@ class CommittedCheckpoints(Seq2SeqTrainer):
             self._staging = str(written.parent)
             try:
                 super()._save_checkpoint(model, trial)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the whole model, even where checkpoints are sharded; the plain Trainer would write nothing then.
+
+        Killed meanwhile, it leaves the earlier model, or none that can be loaded. All ranks call this under ZeRO and
+        FSDP2; otherwise one may do it alone.
+
+        Args:
+            output_dir: the folder; None: the run's own.
+        """
+        if self._staging is not None:
+            self._save_in_checkpoint(str(output_dir))
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled or self.args.save_on_each_node:
+            with replacing(folder) as written:
+                self._save_whole(str(written))
+        elif self.args.should_save:
+            with replacing_alone(folder) as written:
+                self._save_whole(str(written))
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _save_whole(self, folder: str) -> None:
+        if self.is_fsdp_enabled:
+            self._save(folder, state_dict=self.accelerator.get_state_dict(self.model))
+        else:
+            super().save_model(folder, _internal_call=True)
+
+    def _save_in_checkpoint(self, folder: str) -> None:
+        """A sharded one gets the configs and the tokenizer too: without them nobody knows what its shards are of."""
+        super().save_model(folder, _internal_call=True)
+        if self.is_fsdp_enabled and self.args.should_save:
+            inner = cast(Any, inner_model(self.model))
+            for part in (inner.config, inner.generation_config, self.processing_class):
+                if part is not None:
+                    part.save_pretrained(folder)
+
             finally:
                 self._staging = None
             if self.state.best_model_checkpoint == str(written):
