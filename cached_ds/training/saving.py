@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import uuid
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils import broadcast_object_list
 from transformers import Seq2SeqTrainer
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import TrainOutput, sort_checkpoints
@@ -24,9 +26,9 @@ from cached_ds.attachment import inner_model
 from cached_ds.checkpoints import elastic, manifest
 from cached_ds.checkpoints.choice import NAME, TRAINING_STATE, WholeCheckpoint, checked, choose_checkpoint
 from cached_ds.checkpoints.commit import committing, remove
+from cached_ds.checkpoints.replacing import replacing, replacing_alone
 from cached_ds.guards.faults import TrainingFault
 from cached_ds.training.document_groups import ranks_per_document
-from cached_ds.checkpoints.replacing import replacing, replacing_alone
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("cached_ds", "torch", "transformers", "accelerate", "deepspeed")
@@ -38,6 +40,7 @@ class CommittedCheckpoints(Seq2SeqTrainer):
     _staging: str | None = None
     _foreign: WholeCheckpoint | None = None
     order: tuple[int, int] | None = None  # documents of a reader at a time, and readers, when the run began
+    run: str | None = None  # names the run, on all ranks and in all of its checkpoints
 
     @property
     def num_readers(self) -> int:
@@ -63,14 +66,17 @@ class CommittedCheckpoints(Seq2SeqTrainer):
     def check_checkpoint(self, checkpoint: WholeCheckpoint | None) -> None:
         """Take over what was decided when the run began, and see whether the engine itself can read the checkpoint.
 
+        A collective.
+
         Raises:
             ValueError: the run cannot go on from there with the same numbers.
         """
         self._foreign, self.order = None, (self.args.train_batch_size, self.num_readers)
+        self.run = self.run or _new_name()
         if checkpoint is not None:
             saved, here = manifest.read(Path(checkpoint)), self._facts()
             elastic.check(checkpoint, saved, here)
-            self.order = tuple(saved["order"])
+            self.order, self.run = tuple(saved["order"]), saved.get("run", self.run)
             self._foreign = None if elastic.is_native(saved, here) else checkpoint
 
     def _tell_origin(self, checkpoint: WholeCheckpoint) -> None:
@@ -116,12 +122,6 @@ class CommittedCheckpoints(Seq2SeqTrainer):
         trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         return sorted(trained, key=lambda name: name not in decayed)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(self._get_output_dir(trial), f"{NAME}{self.state.global_step}")
-        with committing(folder, facts=self._facts()) as written:
-            self._staging = str(written.parent)
-            try:
-                super()._save_checkpoint(model, trial)
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the whole model, even where checkpoints are sharded; the plain Trainer would write nothing then.
 
@@ -159,6 +159,12 @@ class CommittedCheckpoints(Seq2SeqTrainer):
                 if part is not None:
                     part.save_pretrained(folder)
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial), f"{NAME}{self.state.global_step}")
+        with committing(folder, facts=self._facts()) as written:
+            self._staging = str(written.parent)
+            try:
+                super()._save_checkpoint(model, trial)
             finally:
                 self._staging = None
             if self.state.best_model_checkpoint == str(written):
@@ -191,6 +197,7 @@ class CommittedCheckpoints(Seq2SeqTrainer):
         """What the manifest says of this run."""
         versions = {name: importlib.metadata.version(name) for name in PACKAGES if _is_installed(name)}
         return {
+            "run": self.run,
             "step": self.state.global_step,
             "engine": self._engine(),
             "world_size": self.args.world_size,
@@ -206,6 +213,13 @@ class CommittedCheckpoints(Seq2SeqTrainer):
         if self.is_fsdp_enabled:
             return "fsdp2"
         return "ddp" if self.args.world_size > 1 else "single"
+
+
+def _new_name() -> str:
+    """The same on all ranks; a collective."""
+    names = [uuid.uuid4().hex]
+    broadcast_object_list(names)
+    return names[0]
 
 
 def _name_of(optimizer: Any) -> str:

@@ -53,6 +53,22 @@ def test_no_byte_of_a_checkpoint_changes_unnoticed(shop, engine, tmp_path):
     assert manifest.fault(folder) is None
 
 
+def test_a_restart_before_the_first_checkpoint_does_not_go_on_from_an_earlier_run(shop, tmp_path):
+    """The earlier run has ended in the same folder; the new one starts there, dies at once, and is started again."""
+
+    def run(output, **changes):
+        return trials.run(shop, tmp_path / output, "single", world=1, **changes)
+
+    run("both", seed=1)
+    run("both", kill=trials.Kill(stage="before the folder"))
+    codes, output = run("both", resume_from_checkpoint=True)
+    assert codes == [0], output
+    assert f"skipped checkpoint-{trials.STEPS}: it is of an earlier run in this folder" in output
+    run("alone")
+    expected, found = trials.weights(tmp_path / "alone"), trials.weights(tmp_path / "both")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
 def test_a_damaged_checkpoint_is_skipped_and_the_one_before_it_taken(shop, tmp_path):
     changes = {"save_total_limit": 2}
     codes, output = trials.run(shop, tmp_path / "whole", "single", world=1, **changes)
