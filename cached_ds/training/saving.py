@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import time
 import uuid
 from pathlib import Path
 from typing import Any, cast
@@ -160,7 +161,7 @@ class CommittedCheckpoints(Seq2SeqTrainer):
                     part.save_pretrained(folder)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(self._get_output_dir(trial), f"{NAME}{self.state.global_step}")
+        folder, begin = Path(self._get_output_dir(trial), f"{NAME}{self.state.global_step}"), time.monotonic()
         with committing(folder, facts=self._facts()) as written:
             self._staging = str(written.parent)
             try:
@@ -171,6 +172,9 @@ class CommittedCheckpoints(Seq2SeqTrainer):
                 self.state.best_model_checkpoint = str(folder)
                 if self.args.should_save:
                     self.state.save_to_json(str(written / TRAINING_STATE))
+        if self.is_world_process_zero():
+            size = sum(entry["bytes"] for entry in manifest.read(folder)["files"].values())
+            logger.info("%s: %.3f GB in %.1f s", folder.name, size / 1e9, time.monotonic() - begin)
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))
         if self.args.should_save:

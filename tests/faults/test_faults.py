@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -64,7 +65,8 @@ def test_a_restart_before_the_first_checkpoint_does_not_go_on_from_an_earlier_ru
     codes, output = run("both", resume_from_checkpoint=True)
     assert codes == [0], output
     assert f"skipped checkpoint-{trials.STEPS}: it is of an earlier run in this folder" in output
-    run("alone")
+    _, output = run("alone")
+    assert re.search(rf"checkpoint-{trials.STEPS}: 0.\d+ GB in \d+.\d s", output), "what each save costs"
     expected, found = trials.weights(tmp_path / "alone"), trials.weights(tmp_path / "both")
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
