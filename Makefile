@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What DeepSpeed compiles for the CPU is built once, here, and not in a cache that other clones rebuild or leave locked.
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 
-.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches generation quality gpu compat fuzz faults elastic soak docs clean
+.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches generation quality gpu compat fuzz faults elastic soak audit docs clean
 
 install: $(STAMP)
 
@@ -100,6 +100,15 @@ elastic: install
 # A long run, and whether memory, open files or threads grow.
 soak: install
 	PYTHONPATH=tests DS_ACCELERATOR=cpu $(PYTHON) tests/faults/soak.py $(FLAGS)
+
+# Known vulnerabilities of the versions in constraints.txt; pip-audit has an environment of its own, and needs the network.
+AUDIT := $(VENV)/audit
+$(AUDIT): | $(PYTHON)
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install -q pip-audit==2.10.1 || { rm -rf $@; exit 1; }
+
+audit: $(AUDIT)
+	$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
 
 # On a cluster's own python too: torch, transformers, accelerate and pytest are all it needs.
 gpu:

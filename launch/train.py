@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, Seq2SeqTrainingArguments, set_seed
 
 from cached_ds.settings.extras import MissingExtra
 from cached_ds.settings.versions import UnsupportedVersion, check_versions
@@ -38,7 +38,7 @@ try:
     from cached_ds.guards.disk import check_writable, disk_faults
     from cached_ds.guards.faults import TrainingFault
     from cached_ds.leaving import give_up, leave
-    from cached_ds.provenance.record import write_record
+    from cached_ds.provenance.record import recorded_run, write_record
     from cached_ds.ranks import logs as rank_logs
     from cached_ds.ranks.discovery import RankInfo
     from cached_ds.ranks.startup import start_rank, start_watchdog
@@ -88,15 +88,21 @@ def work(argv: Sequence[str]) -> None:
         if training.do_train:
             check_optimizer(training, model)
             check_deepspeed_steps(training, model, documents=len(splits["train"]))
-        checkpoint = choose_checkpoint(training, training.resume_from_checkpoint) if training.do_train else None
+        checkpoint = checkpoint_of(training) if training.do_train else None
         trainer = trainer_of(model, splits, arguments, tokenizer)
         trainer.check_checkpoint(checkpoint)
         trainer.add_callback(WatchedCallback(watchdog))
         rank_logs.open_file(info, str(training.output_dir))
         if training.do_train and trainer.is_world_process_zero():
-            write_record(Path(str(training.output_dir)), recorded(arguments, read_flags(argv)))
+            write_record(Path(str(training.output_dir)), recorded(arguments, read_flags(argv), run=trainer.run))
     with watchdog, faults(info, trainer):
         run(trainer, splits, arguments, checkpoint=checkpoint)
+
+
+def checkpoint_of(training: Seq2SeqTrainingArguments) -> WholeCheckpoint | None:
+    """From which checkpoint the run goes on; None: it begins."""
+    run = recorded_run(Path(str(training.output_dir)))
+    return choose_checkpoint(training, training.resume_from_checkpoint, run=run)
 
 
 def trainer_of(

@@ -12,20 +12,17 @@ node has a disk of its own, the checkpoint is in pieces, and each piece has a le
 
 from __future__ import annotations
 
-import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 
-from cached_ds.checkpoints import manifest
-
-STAGING = "tmp-checkpoint"
+from cached_ds.checkpoints import manifest, staging
+from cached_ds.checkpoints.staging import STAGING
 
 
 @contextmanager
@@ -38,13 +35,12 @@ def committing(folder: Path, *, facts: Mapping[str, Any]) -> Iterator[Path]:
         folder: of the checkpoint to be.
         facts: for the manifest.
     """
-    staging = folder.parent / STAGING
-    sharers = _open(staging)
-    written = staging / folder.name
+    sharers = staging.begin(folder.parent / STAGING)
+    written = folder.parent / STAGING / folder.name
     yield written
     PartialState().wait_for_everyone()
     if PartialState().is_local_main_process:
-        _sync(written)
+        staging.sync(written)
     PartialState().wait_for_everyone()
     is_leader = PartialState().process_index == sharers[0]
     sizes = gather_object([manifest.sizes(written) if is_leader else {}])[sharers[0]]
@@ -52,21 +48,11 @@ def committing(folder: Path, *, facts: Mapping[str, Any]) -> Iterator[Path]:
     digests = gather_object([manifest.digests(written, mine)])
     if is_leader:
         manifest.write(written, facts, sizes=sizes, digests=_merged(digests[rank] for rank in sharers))
-        _sync_folder(written)
+        staging.sync_entry(written)
     PartialState().wait_for_everyone()
     if is_leader:
         _publish(written, folder)
     PartialState().wait_for_everyone()
-
-
-def sharers_of(path: Path) -> list[int]:
-    """The ranks that see the very same file, this one among them; a collective.
-
-    Copies of a file on disks of several nodes are told apart by their inodes and times.
-    """
-    status = path.stat() if path.exists() else None
-    mine = status and (status.st_ino, status.st_ctime_ns)
-    return [rank for rank, other in enumerate(gather_object([mine])) if other == mine]
 
 
 def remove(folder: Path) -> None:
@@ -78,52 +64,12 @@ def remove(folder: Path) -> None:
     shutil.rmtree(doomed.parent)
 
 
-def _open(staging: Path) -> list[int]:
-    """Make the empty folder, once on every disk; returns the ranks that share this rank's one, its leader first."""
-    state, names = PartialState(), [uuid.uuid4().hex]
-    broadcast_object_list(names)
-    is_first = state.is_local_main_process
-    for is_turn in (state.is_main_process, is_first and not state.is_main_process):
-        if is_turn:
-            _make(staging, mark=names[0])
-        state.wait_for_everyone()
-    return sharers_of(staging / names[0])
-
-
-def _make(staging: Path, *, mark: str) -> None:
-    """Leave a mark; who is first to do so on a disk removes what is older."""
-    staging.mkdir(parents=True, exist_ok=True)
-    try:
-        open(staging / mark, "x").close()
-    except FileExistsError:
-        return
-    for path in staging.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != mark:
-            path.unlink()
-
-
 def _publish(written: Path, folder: Path) -> None:
     if folder.exists():
         folder.rename(written.parent / f"replaced-{folder.name}")
     written.rename(folder)
-    _sync_folder(folder.parent)
+    staging.sync_entry(folder.parent)
     shutil.rmtree(written.parent)
-
-
-def _sync(folder: Path) -> None:
-    """See all files and folders below `folder` on the disk."""
-    for path in (folder, *folder.rglob("*")):
-        _sync_folder(path)
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _merged(parts: Iterator[dict[str, str]]) -> dict[str, str]:

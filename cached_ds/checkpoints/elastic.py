@@ -23,8 +23,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.trainer import SCHEDULER_NAME
 from transformers.utils import ADAPTER_CONFIG_NAME
 
-from cached_ds.checkpoints.commit import STAGING, sharers_of
 from cached_ds.checkpoints.manifest import MANIFEST
+from cached_ds.checkpoints.staging import STAGING, sharers_of
 from cached_ds.checkpoints.state import STEP, WEIGHT, PlainState, SavedState, ShardedState
 
 PLAIN = {"single", "ddp"}

@@ -14,9 +14,17 @@ RECORD = "run.json"
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write the record of a run into its folder; values that JSON does not know are written as text."""
+    """Write the record of a run into its folder, at once; values that JSON does not know are written as text."""
     text = json.dumps(record, indent=2, ensure_ascii=False, default=str)
-    (folder / RECORD).write_text(f"{text}\n", encoding="utf-8")
+    aside = folder / f".{RECORD}"
+    aside.write_text(f"{text}\n", encoding="utf-8")
+    aside.replace(folder / RECORD)
+
+
+def recorded_run(folder: Path) -> str | None:
+    """Which run began last in a folder; None: not known."""
+    is_there = (folder / RECORD).is_file()
+    return read_record(folder).get("run") if is_there else None
 
 
 def read_record(folder: Path) -> dict[str, Any]:

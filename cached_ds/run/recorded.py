@@ -12,14 +12,15 @@ from cached_ds.provenance.facts import MAY_DIFFER, versions
 from cached_ds.run.arguments import Arguments
 
 
-def recorded(arguments: Arguments, flags: Sequence[str]) -> dict[str, Any]:
-    """The record of a run: `base_model` and `dataset` where they are names on the hub, `settings`, `versions`.
+def recorded(arguments: Arguments, flags: Sequence[str], *, run: str | None = None) -> dict[str, Any]:
+    """The record of a run: `base_model` and `dataset` where they are names on the hub, `settings`, `versions`, `run`.
 
     Access tokens are left out and paths cut to their last part, so that it can be handed on.
 
     Args:
         arguments: of the run.
         flags: as `read_flags` gives them: which of the arguments were given.
+        run: the name by which its checkpoints are known.
     """
     model, dataset = arguments.model.model_name_or_path, arguments.data.dataset_name
     given = {word.split("=")[0].removeprefix("--").replace("-", "_") for word in flags if word.startswith("--")}
@@ -34,6 +35,7 @@ def recorded(arguments: Arguments, flags: Sequence[str]) -> dict[str, Any]:
         "dataset": dataset if dataset is not None and dataset not in EMBEDDED and not Path(dataset).exists() else None,
         "settings": settings,
         "versions": versions(),
+        "run": run,
     }
 
 

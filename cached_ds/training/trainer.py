@@ -117,25 +117,6 @@ class CachedSeq2SeqTrainer(Guarded, CommittedCheckpoints, EveryDocumentOnce):
         loss = self.guarded(outputs[0])
         return (loss, outputs) if return_outputs else loss
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the whole model, even where checkpoints are sharded; the plain Trainer would write nothing then.
-
-        A sharded checkpoint gets the configs and the tokenizer too: without them nobody knows what its shards are of.
-
-        Args:
-            output_dir: the folder; None: the run's own.
-        """
-        if self.is_fsdp_enabled and not _internal_call:
-            self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
-            return
-        super().save_model(output_dir, _internal_call=_internal_call)
-        if self.is_fsdp_enabled and self.args.should_save:
-            inner = inner_model(self.model)
-            described: tuple[Any, ...] = (inner.config, inner.generation_config, self.processing_class)
-            for part in described:
-                if part is not None:
-                    part.save_pretrained(output_dir)
-
     def rows_of_step(self) -> list[list[int]]:
         """Numbers of the rows of the training data in each micro-batch of this step and rank; empty: not known."""
         accumulation = self.args.gradient_accumulation_steps

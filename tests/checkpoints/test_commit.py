@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from accelerate import PartialState
 
-from cached_ds.checkpoints import commit, manifest
+from cached_ds.checkpoints import commit, manifest, staging
 
 
 def write(folder, content="new", name="file"):
@@ -40,8 +40,8 @@ def test_where_writing_fails_the_old_one_stays(tmp_path):
 def test_all_is_on_the_disk_before_the_rename(tmp_path, monkeypatch):
     """Files and their folders, the manifest, then the rename, then the folder that knows the name."""
     final, seen = tmp_path / "checkpoint-1", []
-    sync, rename = commit._sync_folder, Path.rename
-    monkeypatch.setattr(commit, "_sync_folder", lambda path: (seen.append(path.name), sync(path)))
+    sync, rename = staging.sync_entry, Path.rename
+    monkeypatch.setattr(staging, "sync_entry", lambda path: (seen.append(path.name), sync(path)))
     monkeypatch.setattr(manifest, "write", lambda *_, **__: seen.append("manifest"))
     monkeypatch.setattr(Path, "rename", lambda self, target: (seen.append("rename"), rename(self, target)))
     with commit.committing(final, facts={}) as written:
@@ -70,7 +70,11 @@ def commit_together(*, folders):
     folder = Path(folders[state.process_index], "checkpoint-1")
     with commit.committing(folder, facts={"step": 1}) as written:
         write(written, "x" * (state.process_index + 1), name=f"of-rank-{state.process_index}")
-    return sorted(manifest.read(folder)["files"]), manifest.fault(folder), commit.sharers_of(folder / manifest.MANIFEST)
+    return (
+        sorted(manifest.read(folder)["files"]),
+        manifest.fault(folder),
+        staging.sharers_of(folder / manifest.MANIFEST),
+    )
 
 
 @pytest.mark.timeout(120)

@@ -17,7 +17,7 @@ from cached_ds import attach
 from cached_ds.checkpoints import manifest
 from cached_ds.cli import main
 from cached_ds.export import export, weights
-from cached_ds.provenance.record import read_record, write_record
+from cached_ds.provenance.record import read_record, recorded_run, write_record
 from cached_ds.run.arguments import parse, read_flags
 from cached_ds.run.recorded import recorded
 from helpers import tiny
@@ -89,7 +89,7 @@ def test_a_run_is_recorded_and_its_card_says_so(folder, tmp_path, capsys):
 def test_names_on_the_hub_and_scores_stand_in_the_header(checkpoint, tmp_path):
     words = ["--model_name_or_path", "some/model", "--dataset_name", "some/data", "--output_dir", str(tmp_path)]
     words += ["--prefix_separator", "</s>"]
-    write_record(checkpoint.parent, recorded(parse(words), read_flags(words)))
+    write_record(checkpoint.parent, recorded(parse(words), read_flags(words), run="3f2a"))
     entries = [
         {"step": 1, "eval_rouge1": 1.0},
         {"step": 2, "eval_rouge1": 20.5, "epoch": 1.0},
@@ -107,6 +107,7 @@ def test_names_on_the_hub_and_scores_stand_in_the_header(checkpoint, tmp_path):
     assert "prefix_separator: </s>\n" in text and "- base model: some/model\n- data set: some/data\n" in text
     assert "| eval_rouge1 | 20.5 |" in text and "2 steps, 1 epochs" in text and "loss" not in text
     assert read_record(tmp_path / "elsewhere") == {}
+    assert recorded_run(checkpoint.parent) == "3f2a" and recorded_run(checkpoint) is None, "of this folder alone"
 
 
 def test_nothing_is_said_of_what_no_file_says(checkpoint, tmp_path):

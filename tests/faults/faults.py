@@ -1,8 +1,9 @@
 """Kills training runs and starts them again (`make faults`).
 
 Each run trains a small model on two ranks, with dropout. It is killed with SIGKILL, at a random moment or at a stage of
-writing a checkpoint, and started again with `--resume_from_checkpoint true`. Its parameters have to equal those of an
-undisturbed run, bit for bit. Faults are told with what led to them; the exit code is 1 if there was one.
+writing a checkpoint or the trained model, and started again with `--resume_from_checkpoint true`. Its parameters have
+to equal those of an undisturbed run, bit for bit. Faults are told with what led to them; the exit code is 1 if there
+was one.
 """
 
 from __future__ import annotations
@@ -62,19 +63,31 @@ def made_up(place, seconds, rng):
     """A kill at this place, of a run that takes so many seconds."""
     if place == AT_RANDOM:
         return trials.Kill(seconds=rng.uniform(0, seconds))
+    if place in killing.OF_THE_MODEL:
+        return trials.Kill(stage=place)
     rank = 0 if place in killing.OF_RANK_0 else rng.randrange(trials.WORLD)
     return trials.Kill(stage=place, call=rng.randint(1, trials.SAVES), rank=rank)
 
 
 def fault_of(folder, engine, kill, *, name):
-    """Kill a run and resume it; returns what is wrong with its end, or None."""
-    trials.run(folder, folder / name, engine, kill=kill)
+    """Kill a run and resume it; returns what is wrong with its end, or with a model that it left before it; or None."""
+    codes, output = trials.run(folder, folder / name, engine, kill=kill)
+    if kill.stage is not None and not any(codes):
+        return f"it never came there\n{output[-3000:]}"
+    if (folder / name / "model.safetensors").exists() and (found := difference(folder, engine, name)):
+        return f"the killed run left a model, {found}"
     codes, output = trials.run(folder, folder / name, engine, resume_from_checkpoint=True)
     if codes != [0, 0]:
         return f"exit codes {codes}\n{output[-3000:]}"
+    found = difference(folder, engine, name)
+    return f"{found}\n{output[-3000:]}" if found else None
+
+
+def difference(folder, engine, name):
+    """How the model of a run differs from that of the undisturbed one; None: not at all."""
     expected, found = trials.weights(folder / f"undisturbed-{engine}"), trials.weights(folder / name)
     different = [name for name, value in expected.items() if not torch.equal(found[name], value)]
-    return f"{len(different)} of {len(expected)} parameters differ\n{output[-3000:]}" if different else None
+    return f"{len(different)} of {len(expected)} parameters differ" if different else None
 
 
 def show(counts, engines):

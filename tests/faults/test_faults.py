@@ -1,10 +1,11 @@
-"""A run that is killed while it writes a checkpoint ends like an undisturbed one; damage is seen under any engine.
+"""A run that is killed while it saves ends like an undisturbed one; damage is seen under any engine.
 
 `make faults` kills many more.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -16,8 +17,8 @@ from lab import trials, workshop
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("zero_ops")]
 KILLS = {
-    "zero2": trials.Kill(stage="half a file", call=3, rank=1),
-    "fsdp": trials.Kill(stage="before the rename", call=2),
+    "zero2": [trials.Kill(stage="half a file", call=3, rank=1)],
+    "fsdp": [trials.Kill(stage="before the rename", call=2), trials.Kill(stage="model, but weights")],
 }
 
 
@@ -35,7 +36,8 @@ def engine(shop, request):
 
 
 def test_a_killed_run_goes_on_with_the_same_numbers(shop, engine):
-    assert faults.fault_of(shop, engine, KILLS[engine], name=f"killed-{engine}") is None
+    for number, kill in enumerate(KILLS[engine]):
+        assert faults.fault_of(shop, engine, kill, name=f"killed-{engine}-{number}") is None, kill
 
 
 def test_no_byte_of_a_checkpoint_changes_unnoticed(shop, engine, tmp_path):
@@ -50,6 +52,23 @@ def test_no_byte_of_a_checkpoint_changes_unnoticed(shop, engine, tmp_path):
             assert name in manifest.fault(folder)
         (folder / name).write_bytes(content)
     assert manifest.fault(folder) is None
+
+
+def test_a_restart_before_the_first_checkpoint_does_not_go_on_from_an_earlier_run(shop, tmp_path):
+    """The earlier run has ended in the same folder; the new one starts there, dies at once, and is started again."""
+
+    def run(output, **changes):
+        return trials.run(shop, tmp_path / output, "single", world=1, **changes)
+
+    run("both", seed=1)
+    run("both", kill=trials.Kill(stage="before the folder"))
+    codes, output = run("both", resume_from_checkpoint=True)
+    assert codes == [0], output
+    assert f"skipped checkpoint-{trials.STEPS}: it is of an earlier run in this folder" in output
+    _, output = run("alone")
+    assert re.search(rf"checkpoint-{trials.STEPS}: 0.\d+ GB in \d+.\d s", output), "what each save costs"
+    expected, found = trials.weights(tmp_path / "alone"), trials.weights(tmp_path / "both")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_a_damaged_checkpoint_is_skipped_and_the_one_before_it_taken(shop, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from importlib.metadata import packages_distributions, requires
+from importlib.metadata import Distribution, packages_distributions, requires
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -15,7 +15,7 @@ from cached_ds.settings.extras import EXTRA_OF
 from cached_ds.settings.versions import TESTED
 from helpers.pages import section, table_rows, text_of
 from helpers.repo import FOLDERS, ROOT, parsed, shown, source_files
-from lab.installed import distributions, requirements
+from lab.installed import PROJECT, distributions, requirements
 
 LIGHT = {"accelerate", "psutil", "pyyaml", "torch", "transformers"}
 
@@ -29,6 +29,13 @@ def pins(file="constraints.txt"):
     lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     pairs = (line.split("==") for line in lines if not line.startswith("#"))
     return {canonicalize_name(name): version for name, version in pairs}
+
+
+def licence(package: Distribution) -> str:
+    """What a package says of itself: an SPDX expression, classifiers, or a line of text."""
+    stated = package.metadata
+    kinds = [kind.partition("License :: OSI Approved :: ")[2] for kind in stated.get_all("Classifier", [])]
+    return stated["License-Expression"] or ", ".join(filter(None, kinds)) or stated["License"].splitlines()[0]
 
 
 def imported(path):
@@ -79,6 +86,17 @@ def test_the_tested_ranges_are_the_same_everywhere():
 def test_all_that_is_installed_is_pinned():
     by_torch = distributions([Requirement("torch")]).keys()  # CUDA's libraries on some machines
     assert distributions(requirements("test")).keys() - by_torch <= pins().keys()
+
+
+def test_licences_are_those_that_the_packages_state():
+    installed, rows, listed = distributions(requirements("test")), [], set()
+    for extra in (None, *(extra for extra in PROJECT["optional-dependencies"] if extra != "all")):
+        for name in sorted(names(requirements(*filter(None, [extra]))) - listed):
+            rows.append([name, extra or "–", licence(installed[name])])
+            listed.add(name)
+    assert table_rows(section(text_of("SECURITY.md"), "## Dependencies")) == rows
+    copyleft = [name for name, package in installed.items() if "GPL" in licence(package) or "GNU" in licence(package)]
+    assert not copyleft, f"SECURITY.md says that there are none: {copyleft}"
 
 
 def test_every_optional_library_has_its_extra():

@@ -1,4 +1,4 @@
-"""Stages of writing a checkpoint, and a rank that kills itself when it comes to one.
+"""Stages of writing a checkpoint and the trained model, and a rank that kills itself when it comes to one.
 
 A stage is a function, and when to die: before it, after it, or with half of its work on the disk. SIGKILL leaves no
 chance to tidy up.
@@ -13,23 +13,28 @@ import signal
 from pathlib import Path
 
 STAGES = {
-    "before the folder": ("cached_ds.checkpoints.commit", "_open", "before"),
-    "empty folder": ("cached_ds.checkpoints.commit", "_open", "after"),
+    "before the folder": ("cached_ds.checkpoints.staging", "begin", "before"),
+    "empty folder": ("cached_ds.checkpoints.staging", "begin", "after"),
     "weights": ("transformers.Trainer", "_save_optimizer_and_scheduler", "before"),
     "half a file": ("torch", "save", "half"),
     "optimizer": ("transformers.Trainer", "_save_rng_state", "before"),
     "random state": ("transformers.Trainer", "_save_rng_state", "after"),
-    "all files": ("cached_ds.checkpoints.commit", "_sync", "before"),
-    "synced": ("cached_ds.checkpoints.commit", "_sync", "after"),
+    "all files": ("cached_ds.checkpoints.staging", "sync", "before"),
+    "synced": ("cached_ds.checkpoints.staging", "sync", "after"),
     "digests": ("cached_ds.checkpoints.manifest", "digests", "after"),
     "half a manifest": ("cached_ds.checkpoints.manifest", "write", "half"),
     "before the rename": ("cached_ds.checkpoints.commit", "_publish", "before"),
     "after the rename": ("pathlib.Path", "rename", "after"),
     "published": ("cached_ds.checkpoints.commit", "_publish", "after"),
     "half a removal": ("shutil", "rmtree", "half"),
+    "model, staged": ("cached_ds.checkpoints.replacing", "_place", "before"),
+    "model, no weights": ("cached_ds.checkpoints.replacing", "_rename", "before"),
+    "model, but weights": ("cached_ds.checkpoints.replacing", "_rename", "after"),
+    "model, in place": ("cached_ds.checkpoints.replacing", "_place", "after"),
 }
 OF_RANK_0 = {"all files", "synced", "half a manifest", "before the rename", "after the rename", "published",
              "half a removal"}  # fmt: skip
+OF_THE_MODEL = {stage for stage in STAGES if stage.startswith("model")}  # saved once, by rank 0
 
 
 def arm(stage, *, call):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from unittest import mock
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_pt_utils import LabelSmoother
 
 from cached_ds import CachedConfig, CachedSeq2SeqTrainer, attach, fsdp
+from cached_ds.checkpoints import replacing
 from cached_ds.data import DataArguments, WholeDocumentCollator, load_splits, tokenize_splits
 from cached_ds.training.progress import TokenProgressCallback
 from cached_ds.training.sampler import LengthBalancedSampler
@@ -65,6 +67,22 @@ def test_segments_reach_training_and_generation(folder, tmp_path):
     assert counters.windows_read == 2 * 4, "twenty tokens take two windows of sixteen"
     trainer.predict(trainer.train_dataset, max_length=4)
     assert counters.windows_read == 2 * 4 * 3, "once for the summary, once for the loss"
+
+
+def test_a_save_that_is_killed_before_the_end_leaves_the_earlier_model(folder, tmp_path, monkeypatch):
+    trainer = make_trainer(folder, tmp_path)
+    trainer.save_model()
+    earlier = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer_config.json"} <= earlier.keys()
+    with torch.no_grad():
+        trainer.model.lm_head.weight.add_(1)
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(replacing, "_place", mock.Mock(side_effect=InterruptedError))
+        trainer.save_model()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == earlier
+    trainer.save_model()
+    assert (tmp_path / "model.safetensors").read_bytes() != earlier["model.safetensors"]
+    assert {path.name for path in tmp_path.iterdir()} == earlier.keys()
 
 
 def test_prefix_reaches_every_window(folder, tmp_path):
