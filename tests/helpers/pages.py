@@ -40,7 +40,8 @@ def trees(text):
     """Path -> comment from the fenced blocks whose first line is a folder: each a tree of files.
 
     A folder ends in a slash and stands alone or before its comment; what lies in it is indented by two more spaces; a
-    comment stands at least two spaces behind its name. A folder without files below it is an entry of its own.
+    comment stands at least two spaces behind its name. A folder without files below it is an entry of its own. No path
+    may stand there twice.
     """
     entries: dict[str, str] = {}
     for block in re.findall(r"^```\w*\n(\S+/(?:\s.*?)?\n.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
@@ -48,7 +49,9 @@ def trees(text):
         for line in filter(str.strip, block.splitlines()):
             indent, name, comment = re.fullmatch(r"((?:  )*)(\S+)(?:\s{2,}(.*))?", line).groups()
             parents[len(indent) // 2 :] = [name]
-            entries["".join(parents)] = comment or ""
+            path = "".join(parents)
+            assert path not in entries, f"listed twice: {path}"
+            entries[path] = comment or ""
     return entries
 
 
