@@ -72,5 +72,5 @@ def test_the_tables_of_balance_and_parity_follow_from_their_rows():
 
 
 def test_balance_reads_the_fixed_cost_from_the_measured_speed():
-    fixed, per_token = balance.step_model(MEASURED / "speed.json")
-    assert fixed / per_token == json.loads(read("balance", "json"))["fixed_tokens"]
+    step = balance.step_model(MEASURED / "speed.json")
+    assert step.fixed / step.per_token == json.loads(read("balance", "json"))["fixed_tokens"]
