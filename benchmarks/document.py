@@ -8,7 +8,7 @@ with document_parallel. A step is forward, backward, clipping and AdamW of a mod
 as wide, so that it ends: with more work per token the collectives would weigh less. Ratios are taken within a round.
 
 The collectives of a step, those of DDP among them, are counted with a small model on documents of three lengths. The
-longest document: of a shallow model, by one process and by shared ranks that may allocate `LIMIT` GiB each. On paper:
+longest document: of a shallow model, by one process and by ranks that share it, each with `--room`. On paper:
 BART-large on 1, 8 and 64 H100 (reports/document/paper.py). Prints tables and PASS or FAIL, writes document.md,
 document.json, document.png; exits with 1 where a promise is broken.
 """
@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from typing import Any
 
 from harness.benchmark import Benchmark, add_trial_flags, flag_parser
-from harness.machine import Machine, all_cores
+from harness.machine import all_cores
 from harness.runners import LocalRunner
-from harness.trials import Result, Trial
+from harness.trials import Trial
 from reports.document import plots, tables
 from subjects.trainers import ALONE
 
@@ -33,16 +32,16 @@ COUNTED = {"vocabulary": 64, "width": 32, "encoder_layers": 1, "decoder_layers":
 COUNTED |= {"window": 512, "target": 8}
 SHALLOW = {"vocabulary": 512, "width": 128, "heads": 2, "feed_forward": 128, "encoder_layers": 1, "decoder_layers": 1}
 SIZES = (16384, 65536, 262144)  # tokens of the documents whose steps are counted
-LIMIT, LADDER, RUNG = 0.6, (20, 22, 24, 26, 28, 30), 8192  # GiB; rungs, of so many tokens a rank
+ROOM, LADDER, RUNG = 256, (28, 29, 30, 31), 8192  # MiB of a rank; rungs, of so many tokens a rank
 
 
 def plan(arguments: argparse.Namespace) -> list[Trial]:
-    """What is only counted, then round by round what is timed, then documents that get longer under the limit."""
+    """What is only counted, then round by round what is timed, then documents that get longer with little room."""
     most = max(arguments.ranks)
     own = {"steps": 0, "length": SIZES[0], "counted": list(SIZES), "shape": COUNTED, "probe": "bytes"}
     counted = Trial(_settings(arguments, most) | own, 0, SCRIPT)
     timed = [trial for number in range(arguments.rounds) for trial in _round(arguments, number)]
-    own = {"shape": SHALLOW, "probe": "longest", "memory": arguments.limit}
+    own = {"shape": SHALLOW, "probe": "longest", "room": arguments.room}
     longest = [
         Trial(_settings(arguments, ranks) | own | {"length": each * ranks * RUNG}, 0, SCRIPT)
         for ranks in (1, most)
@@ -65,15 +64,10 @@ def _round(arguments: argparse.Namespace, number: int) -> list[Trial]:
 
 def _settings(arguments: argparse.Namespace, ranks: int) -> dict[str, Any]:
     """The settings that all trials have: ranks that share one document, or one process alone."""
-    common = {"steps": 1, "counted": [], "shape": arguments.shape, "probe": "time", "memory": None, "fake": False}
+    common = {"steps": 1, "counted": [], "shape": arguments.shape, "probe": "time", "room": None, "fake": False}
     shared = {"document_parallel": ranks} if ranks > 1 else {}
     own = {"variant": ENGINE if ranks > 1 else ALONE, "ranks": ranks, "documents": 1}
     return common | own | {"fields": arguments.cached_fields | shared}
-
-
-def run(trial: Trial, machine: Machine) -> Result:
-    """The results of all ranks of a trial, whose processes may allocate as much as it says."""
-    return LocalRunner().run(trial, replace(machine, memory_gib=trial.settings["memory"] or machine.memory_gib))
 
 
 def parse() -> argparse.Namespace:
@@ -83,8 +77,14 @@ def parse() -> argparse.Namespace:
     add("--ranks", type=int, nargs="+", help="numbers of ranks (default: 1, 2, 4 ... while each has cores of its own)")
     add("--lengths", type=int, nargs="+", default=[16384, 131072], help="tokens of the documents (default: 16K 128K)")
     add("--rounds", type=int, default=3, help="rounds (default: 3)")
-    add("--limit", type=float, default=LIMIT, help=f"GiB of a rank for the longest document (default: {LIMIT})")
-    add("--ladder", type=int, nargs="+", default=list(LADDER), help=f"its lengths, in {RUNG} tokens a rank")
+    add("--room", type=int, default=ROOM, help=f"MiB of a rank above model and optimizer, for it (default: {ROOM})")
+    add(
+        "--ladder",
+        type=int,
+        nargs="+",
+        default=list(LADDER),
+        help=f"lengths of the longest document, in {RUNG} tokens a rank",
+    )
     add_trial_flags(parser)
     parser.set_defaults(shape=NARROW)
     arguments = parser.parse_args()
@@ -107,7 +107,7 @@ def main() -> int:
         table=tables.table,
         promises=tables.promises,
         plot=plots.draw,
-    ).measure(arguments, run=run)
+    ).measure(arguments, run=LocalRunner().run)
 
 
 if __name__ == "__main__":

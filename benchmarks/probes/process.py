@@ -18,7 +18,7 @@ MIB = 2**20
 
 
 def resident(what: str = "VmRSS") -> int:
-    """Resident bytes of this process now (VmRSS) or at most since `reset_peak` (VmHWM)."""
+    """Resident bytes of this process now (VmRSS) or at most since `reset_peak` (VmHWM); allocated ones (VmData)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{what}:"))
 

@@ -45,17 +45,24 @@ def test_two_ranks_hold_half_and_send_the_same_for_any_length():
 
 def flags(**values):
     defaults = {"ranks": [1, 2], "lengths": [131072], "rounds": 2, "shape": {}, "cached_fields": {}}
-    return argparse.Namespace(**defaults | {"limit": 0.5, "ladder": [3, 4, 5]} | values)
+    return argparse.Namespace(**defaults | {"room": 64, "ladder": [3, 4, 5]} | values)
 
 
 def result_of(settings, *, slow=1.0, more=0, held=2, room=5):
     """A made-up result: two ranks are as fast as independent ones but for `slow`, hold a `held`th, and have `room`."""
-    if settings["memory"] and settings["length"] > room * 8192:
+    if settings["room"] and settings["length"] > room * 8192:
         return {"failed": "rank 0: out of memory"}
     shared = settings["variant"] != ALONE and settings["ranks"] > 1
     seconds = settings["length"] / 1000 / (settings["ranks"] if shared else 1) * (slow if shared else 1)
     size = settings["length"] * 8 // (held if shared else 1)
-    rank = {"seconds": [seconds], "states": size, "gradient": size, "peak_bytes": 3 * size, "counted": []}
+    rank = {
+        "seconds": [seconds],
+        "cpu_seconds": [0.9 * seconds],
+        "states": size,
+        "gradient": size,
+        "peak_bytes": 3 * size,
+        "counted": [],
+    }
     for length in settings["counted"]:
         count = 7 + more * (length > 200_000)
         found = {"all-gather": {"count": 3, "bytes": 400}, "all-reduce": {"count": count, "bytes": 1000}}
@@ -77,20 +84,21 @@ def test_the_plan_counts_then_times_round_by_round_then_climbs():
     of_a_round = [(ALONE, 1, 1, {}), (ALONE, 2, 2, {}), ("ddp", 2, 1, {"document_parallel": 2})]
     timed = [each for each in plan if each["probe"] == "time"]
     assert [(each["variant"], each["ranks"], each["documents"], each["fields"]) for each in timed] == of_a_round * 2
-    climbed = [(each["ranks"], each["length"] // 8192, each["memory"]) for each in plan if each["probe"] == "longest"]
-    assert climbed == [(1, 3, 0.5), (1, 4, 0.5), (1, 5, 0.5), (2, 6, 0.5), (2, 8, 0.5), (2, 10, 0.5)]
+    climbed = [(each["ranks"], each["length"] // 8192, each["room"]) for each in plan if each["probe"] == "longest"]
+    assert climbed == [(1, 3, 64), (1, 4, 64), (1, 5, 64), (2, 6, 64), (2, 8, 64), (2, 10, 64)]
 
 
 def test_the_tables_and_the_plot_say_what_was_measured(tmp_path):
     found = rows(slow=1.25, room=8)
     text = tables.table(found)
-    assert "| 128K | 1 | one process | 131.1 (131.1–131.1) | – | – | 2.0 | – | 3 |" in text
+    assert "| 128K | 1 | one process | 131.1 (131.1–131.1) | – | – | 118.0 | 2.0 | – | 3 |" in text
     assert (
-        "| 128K | 2 | independent processes, a document each | 131.1 (131.1–131.1) | 2.00 | – | 2.0 | – | 3 |" in text
+        "| 128K | 2 | independent processes, a document each | 131.1 (131.1–131.1) | 2.00 | – | 118.0 | 2.0 | – | 3 |"
+        in text
     )
-    assert "| 128K | 2 | **one document, shared** | 81.9 (81.9–81.9) | 1.60 | 0.800 | 1.0 | 0.500 | 2 |" in text
+    assert "| 128K | 2 | **one document, shared** | 81.9 (81.9–81.9) | 1.60 | 0.800 | 147.5 | 1.0 | 0.500 | 2 |" in text
     assert "| 256K | 2 | 10: 3 all-gather, 7 all-reduce | 1,200 |" in text
-    assert "| 0.5 | 1 | 40K | – |" in text and "| 0.5 | 2 | 64K | 80K |" in text
+    assert "| 64 | 1 | 40K | – |" in text and "| 64 | 2 | 64K | 80K |" in text
     assert text.endswith(paper.table())
     plots.draw(found, tmp_path / "document.png")
     assert (tmp_path / "document.png").stat().st_size > 10_000
@@ -104,7 +112,7 @@ def test_each_promise_can_be_broken():
     assert failing(rows(room=10, held=1)) == ["128K tokens, 2 ranks: H and G per rank x 2 / of one process"]
     assert failing(rows(room=8)) == ["2 ranks: the longest document / that of one process"]
     good[1] = good[1] | {"result": {"failed": "rank 0: more than 3600 s"}}
-    assert failing(good) == ["trials that failed, but for a lack of memory under the limit"]
+    assert failing(good) == ["trials that failed, but for a lack of room"]
 
 
 def test_a_document_that_had_no_room_is_no_failure_and_none_is_told():
@@ -126,10 +134,10 @@ def test_on_paper_the_longest_document_fills_the_memory_and_time_is_that_of_the_
 
 
 def test_the_benchmark_from_flags_to_files(tmp_path, monkeypatch, capsys):
-    limits = []
+    rooms = []
 
     def run(self, trial, machine):  # noqa: ARG001
-        limits.append(machine.memory_gib)
+        rooms.append(trial.settings["room"])
         return result_of(trial.settings, room=60)
 
     monkeypatch.setattr(LocalRunner, "run", run)
@@ -137,9 +145,9 @@ def test_the_benchmark_from_flags_to_files(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", command)
     assert document.main() == 0
     assert capsys.readouterr().out.count("PASS") == 5
-    assert limits == [20] * (1 + 6) + [document.LIMIT] * 12
+    assert rooms == [None] * (1 + 6) + [document.ROOM] * 8
     assert {path.name for path in tmp_path.iterdir()} == {"document.md", "document.json", "document.png"}
-    assert len(json.loads((tmp_path / "document.json").read_text(encoding="utf-8"))["trials"]) == len(limits)
+    assert len(json.loads((tmp_path / "document.json").read_text(encoding="utf-8"))["trials"]) == len(rooms)
 
 
 def test_one_core_shares_nothing(monkeypatch, capsys):

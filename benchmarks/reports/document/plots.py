@@ -7,7 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from reports.document.results import Documents, sent
+from probes import collectives
+from reports.document.results import Documents
 from reports.results import Row, tokens
 
 MIB = 2**20
@@ -27,7 +28,7 @@ def draw(rows: list[Row], path: Path) -> None:
         total = [(a + b) / MIB for a, b in zip(parts[: len(ranks)], parts[len(ranks) :], strict=True)]
         held.plot(ranks, total, "o-", color=colour, label=f"{tokens(length)} tokens")
     counted = results.counted()
-    most = [max(sent(each, len(found)) for each in found) for found in counted.values()]
+    most = [max(collectives.sent(each, len(found)) for each in found) for found in counted.values()]
     bytes_sent.plot(list(counted), most, "o-")
     bytes_sent.set(title="bytes sent per rank and step", xlabel="tokens of the document", xscale="log")
     bytes_sent.set_xticks(list(counted), [tokens(length) for length in counted])

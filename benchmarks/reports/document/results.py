@@ -8,7 +8,6 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from probes import collectives
 from reports.results import Row, median_of_ratios
 from reports.scaling_results import Scaling
 
@@ -59,6 +58,16 @@ class Documents:
         found = [max(rank[name] for rank in row["result"]["ranks"]) for row in self.of(length, ranks, alone=alone)]
         return statistics.median(found) if found else None
 
+    def work(self, length: int, ranks: int, *, alone: bool = False) -> float | None:
+        """Processor seconds of a document, of all ranks together; the median over the rounds."""
+        rows = self.of(length, ranks, alone=alone)
+        found = [
+            sum(statistics.median(rank["cpu_seconds"]) for rank in row["result"]["ranks"])
+            / row["settings"]["documents"]
+            for row in rows
+        ]
+        return statistics.median(found) if found else None
+
     def part_held(self, length: int, ranks: int) -> float | None:
         """Bytes of H and G on the rank that has most, as a part of those that one process has."""
         here, whole = ([self.held(length, count, name) for name in ("states", "gradient")] for count in (ranks, 1))
@@ -95,8 +104,3 @@ class Documents:
 def has_room(row: Row) -> bool:
     """Whether a step came to its end."""
     return "failed" not in row["result"]
-
-
-def sent(row: Counted, ranks: int) -> float:
-    """Bytes that a rank sends."""
-    return collectives.sent(row, ranks)

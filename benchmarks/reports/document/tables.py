@@ -6,16 +6,22 @@ import statistics
 
 from probes import collectives
 from reports.document import paper
-from reports.document.results import Documents, sent
+from reports.document.results import Documents
 from reports.results import Promise, Row, markdown, number, tokens
 
 SHARE, LONG = 0.93, 131072  # of the speed-up of independent processes; tokens from which it is promised
 HALF, LONGER = 1.05, 1.8  # of an equal part of H and G; times the longest document of one process, on two ranks
 MIB = 2**20
 TIMES = ("tokens", "ranks", "step", "seconds, median (min–max)", "speed-up", "of independent processes")
-TIMES += ("H + G per rank, MiB", "of one process", "peak per rank above model and optimizer, MiB")
+TIMES += (
+    "processor seconds of a document",
+    "H + G per rank, MiB",
+    "of one process",
+    "peak per rank above model and optimizer, MiB",
+)
 BYTES = ("tokens", "ranks", "collectives per step", "bytes sent per rank")
-LONGEST = ("GiB that a rank may allocate", "ranks", "the longest document that had room", "the next, which had none")
+LONGEST = ("MiB of a rank above model and optimizer", "ranks", "the longest document that had room")
+LONGEST += ("the next, which had none",)
 
 
 def table(rows: list[Row]) -> str:
@@ -49,6 +55,7 @@ def _line(results: Documents, length: int, ranks: int, title: str, *, alone: boo
         f"{statistics.median(seconds):.1f} ({min(seconds):.1f}–{max(seconds):.1f})" if seconds else "–",
         number(results.speed_up(length, ranks, alone=alone) if ranks > 1 else None, ".2f"),
         number(share, ".3f"),
+        number(results.work(length, ranks, alone=alone), ".1f"),
         number(None if states is None or gradient is None else (states + gradient) / MIB, ".1f"),
         number(part, ".3f"),
         number(None if peak is None else peak / MIB, ",.0f"),
@@ -60,15 +67,15 @@ def _bytes(results: Documents) -> list[list[str]]:
     for length, ranks in results.counted().items():
         kinds = ranks[0]
         words = ", ".join(f"{entry['count']} {kind}" for kind, entry in sorted(kinds.items()))
-        most = max(sent(each, len(ranks)) for each in ranks)
+        most = max(collectives.sent(each, len(ranks)) for each in ranks)
         lines.append([tokens(length), str(len(ranks)), f"{collectives.count(kinds)}: {words}", f"{most:,.0f}"])
     return lines
 
 
 def _longest(results: Documents, rows: list[Row]) -> list[list[str]]:
-    limits = {row["settings"]["memory"] for row in rows if row["settings"]["probe"] == "longest"}
+    rooms = {row["settings"]["room"] for row in rows if row["settings"]["probe"] == "longest"}
     return [
-        [" ".join(f"{limit:g}" for limit in limits), str(ranks), *(tokens(each) if each else "–" for each in found)]
+        [" ".join(f"{room}" for room in rooms), str(ranks), *(tokens(each) if each else "–" for each in found)]
         for ranks, found in results.longest().items()
     ]
 
@@ -90,4 +97,4 @@ def promises(rows: list[Row]) -> list[Promise]:
         times = longest / alone if alone else None
         what = f"{ranks} ranks: the longest document / that of one process"
         found.append(Promise(what, times, LONGER * ranks / 2, at_least=True))
-    return [*found, Promise("trials that failed, but for a lack of memory under the limit", results.failed, 0)]
+    return [*found, Promise("trials that failed, but for a lack of room", results.failed, 0)]
