@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What DeepSpeed compiles for the CPU is built once, here, and not in a cache that other clones rebuild or leave locked.
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 
-.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling larger launches generation quality gpu compat fuzz faults elastic soak audit docs clean
+.PHONY: install quickstart lint test hf-tests parity memory speed longest balance scaling document larger launches generation quality gpu compat fuzz faults elastic soak audit docs clean
 
 install: $(STAMP)
 
@@ -68,6 +68,9 @@ balance: install
 
 scaling: install
 	$(PYTHON) benchmarks/scaling.py $(FLAGS)
+
+document: install
+	$(PYTHON) benchmarks/document.py $(FLAGS)
 
 larger: install
 	$(PYTHON) benchmarks/larger.py $(FLAGS)

@@ -33,13 +33,14 @@ from harness.trials import Store
 from reports import gpu_report
 from reports.gpu_promises import LENGTHS, promises
 from reports.results import Row
+from subjects.shape import BART_LARGE
 
 FOLDER = BENCHMARKS.parent / "gpu_results"
 PATIENCE = 4
 THREADS = 8  # at most, for what runs on the host
 FAMILIES = ["bart", "mbart", "pegasus", "led", "t5", "mt5"]
 BASE = {"target": 512}
-LARGE = {"width": 1024, "heads": 16, "feed_forward": 4096, "encoder_layers": 12, "decoder_layers": 12, "target": 512}
+LARGE = {**BART_LARGE, "target": 512}
 TINY = {"vocabulary": 64, "width": 32, "heads": 2, "feed_forward": 64, "encoder_layers": 2, "decoder_layers": 2}
 TINY |= {"window": 16, "target": 8}
 TOGETHER = {"together": 32}  # windows at once for the peers that can: as cached_ds takes on a GPU

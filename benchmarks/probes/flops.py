@@ -69,6 +69,12 @@ def step(shape: Shape, length: int, kind: str, *, fused: bool = True, kept: int 
     return sum(part.step(count, fused=fused) for part, count in zip(parts, forwards, strict=True))
 
 
+def tokens_of_decoder(shape: Shape, length: int, kind: str) -> float:
+    """Tokens of a document of this length whose FLOPs are those of the step that do not grow with the document."""
+    fixed = decoder(shape).step(FORWARDS[kind][1], fused=True)
+    return fixed * length / (step(shape, length, kind) - fixed)
+
+
 def kept_share(shape: Shape, length: int, kept: int) -> float:
     """Share of a document's windows that `kept` full ones are."""
     windows = sum(shape.window_widths(length).values())

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 
 def idle_share(
-    lengths: Sequence[int], order: Sequence[int], *, batch_size: int, num_ranks: int, fixed_tokens: float = 0
+    lengths: Sequence[float], order: Sequence[int], *, batch_size: int, num_ranks: int, fixed_tokens: float = 0
 ) -> float:
     """The share of rank-time spent waiting for the slowest rank of each step; arguments as `rank_times`."""
     steps = rank_times(lengths, order, batch_size=batch_size, num_ranks=num_ranks, fixed_tokens=fixed_tokens)
@@ -20,12 +20,12 @@ def idle_share(
 
 
 def rank_times(
-    lengths: Sequence[int], order: Sequence[int], *, batch_size: int, num_ranks: int, fixed_tokens: float = 0
+    lengths: Sequence[float], order: Sequence[int], *, batch_size: int, num_ranks: int, fixed_tokens: float = 0
 ) -> list[list[float]]:
-    """Every rank's time in every step, in tokens; accelerate fills the last step with the first documents.
+    """Every rank's time in each step, in the unit of `lengths`; accelerate fills the last one with the first documents.
 
     Args:
-        lengths: tokens of every document.
+        lengths: tokens of every document, or its time in another unit.
         order: the documents in the order of the epoch.
         batch_size: documents per rank and step.
         num_ranks: ranks that meet in every step.

@@ -1,4 +1,4 @@
-"""Resident memory, bytes that the decoder saves for backward, seconds of the encoder: inside one process.
+"""Resident memory, bytes of H and G and of what the decoder saves, seconds of the encoder: inside one process.
 
 Each is the same for every variant, and hangs on the model's own modules from outside.
 """
@@ -18,7 +18,7 @@ MIB = 2**20
 
 
 def resident(what: str = "VmRSS") -> int:
-    """Resident bytes of this process now (VmRSS) or at most since `reset_peak` (VmHWM)."""
+    """Resident bytes of this process now (VmRSS) or at most since `reset_peak` (VmHWM); allocated ones (VmData)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{what}:"))
 
@@ -73,6 +73,23 @@ class SavedBytes:
         """Take the hooks off."""
         for handle in self.handles:
             handle.remove()
+
+
+class HeldStates:
+    """Bytes of H, as an attached encoder returns it, and of its gradient G, as backward hands it to the encoder."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        """Watch `encoder`, whose forward returns one tensor."""
+        self.states = self.gradient = 0
+        self.handle = encoder.register_forward_hook(self._after_forward)
+
+    def _after_forward(self, encoder: nn.Module, args: Any, states: Tensor) -> None:  # noqa: ARG002 (a torch hook)
+        self.states = states.untyped_storage().nbytes()
+        node: Any = states.grad_fn
+        node.register_prehook(self._before_backward)
+
+    def _before_backward(self, gradients: tuple[Tensor, ...]) -> None:
+        self.gradient = gradients[0].untyped_storage().nbytes()
 
 
 class EncoderSeconds:

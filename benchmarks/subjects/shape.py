@@ -15,6 +15,7 @@ from transformers import BartConfig, BartForConditionalGeneration, LEDConfig, LE
 from transformers import PreTrainedModel as Model
 
 PAD, BOS, EOS, FIRST_WORD = 1, 0, 2, 4
+BART_LARGE = {"width": 1024, "heads": 16, "feed_forward": 4096, "encoder_layers": 12, "decoder_layers": 12}
 
 
 @dataclass(frozen=True, kw_only=True)

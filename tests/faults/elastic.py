@@ -66,11 +66,11 @@ def train(folder, output, kind, **changes):
     return trials.run(folder, output, engine, world=ranks, **changes)
 
 
-def go_on(folder, source, output, kind, *, step=BEGIN):
-    """Resume a copy of a run's checkpoint under another engine."""
+def go_on(folder, source, output, kind, *, step=BEGIN, **changes):
+    """Resume a copy of a run's checkpoint under another engine, or with other flags."""
     shutil.rmtree(output, ignore_errors=True)
     shutil.copytree(source / f"checkpoint-{step}", output / f"checkpoint-{step}")
-    return train(folder, output, kind, resume_from_checkpoint=True)
+    return train(folder, output, kind, resume_from_checkpoint=True, **changes)
 
 
 def difference(one, other):
