@@ -31,6 +31,7 @@ PLANS = [
     ("larger", []),
     ("launches", []),
     ("generation", []),
+    ("quality", ["--data", "keyfacts"]),
 ]
 
 
