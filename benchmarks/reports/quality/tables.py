@@ -51,7 +51,7 @@ def _table(rows: list[Row], data: str) -> str:
             ratio = seconds(rows, learner, data), seconds(rows, EXACT, data)
             time = number(ratio[0] / ratio[1] if ratio[0] and ratio[1] else None, ".2f")
             lines.append([about.title, *cells, time])
-    columns = [f"{stage} words, % of facts" for stage in stages] if data == "keyfacts" else ["ROUGE-1"]
+    columns = [f"{int(stage):,} words, % of facts" for stage in stages] if data == "keyfacts" else ["ROUGE-1"]
     return markdown([f"`{data}`", *columns, "time / time of cached_ds"], lines)
 
 
