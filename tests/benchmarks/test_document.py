@@ -23,6 +23,7 @@ SHAPE = TINY | {"target": 4}
 WINDOWS = 40
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_two_ranks_hold_half_and_send_the_same_for_any_length():
     machine = Machine(cores=tuple(os.sched_getaffinity(0)))

@@ -12,7 +12,6 @@ from made_up import broken, rows_of
 import larger
 from harness.machine import Machine
 from harness.runners import LocalRunner
-from lab.slow import slow_but
 from subjects.trainers import ALONE
 
 TINY = {"vocabulary": 64, "width": 32, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "feed_forward": 64}
@@ -27,9 +26,10 @@ def test_the_shapes_are_beyond_bart_large():
     assert all(16 * count > model.memory * 2**30 for count, model in zip(whole, larger.MODELS, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.usefixtures("zero_ops")
-@pytest.mark.parametrize("variant", slow_but(["fsdp2"], larger.ENGINE_TITLES))
+@pytest.mark.parametrize("variant", larger.ENGINE_TITLES)
 def test_two_ranks_take_the_steps_of_one_process(variant):
     machine = Machine(cores=tuple(os.sched_getaffinity(0)))
     one, two = (

@@ -53,6 +53,7 @@ def steps_of_zero2(variant):
     return [backward(trainer, batch) for _ in range(2)]
 
 
+@pytest.mark.slow
 def test_the_peer_of_zero2_has_its_gradients_and_its_one_reduction(zero_ranks):
     found, expected = (zero_ranks.run(steps_of_zero2, variant=variant) for variant in (PEER, "zero2"))
     for of_rank, right in zip(found, expected, strict=True):

@@ -60,6 +60,7 @@ def counts(zero_ranks):
     return [*real, json.loads(output.splitlines()[-1])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", COMPARED)
 def test_collectives_are_exact_on_real_and_fake_ranks_at_any_length(counts, variant):
     for of_rank in counts:

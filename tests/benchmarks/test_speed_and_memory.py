@@ -95,6 +95,7 @@ def test_the_two_runs_of_the_longest_document_are_compared(tmp_path, capsys, mon
     assert (tmp_path / "longest.json").read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_run_of_the_longest_document_that_fails_breaks_the_promises(tmp_path, capsys, monkeypatch):
     run = longest.trials.run
 
