@@ -20,32 +20,23 @@ from typing import Any
 from cached_ds import leaving
 from cached_ds.attachment import windowed_encoder
 from probes.process import MIB, HeldStates, reset_peak, resident
-from subjects.shape import Shape
-from workers.rank import init_process_group, leave_last, make_documents, make_trainer, wait_for_all
-from workers.scaling_step import WARM_UP, count_steps, time_step
+from workers.rank import make_documents
+from workers.scaling_step import begin, time_steps
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
     """The counted and the timed steps of this rank; bytes of H and of G, and the peak above what was there before."""
-    shape, store, ranks = Shape(**settings["shape"]), init_process_group(settings), settings["ranks"]
-    trainer = make_trainer(settings["variant"], shape, settings["fields"])
-    if settings["steps"]:
-        trainer.step(make_documents(shape, shape.length_of(windows=WARM_UP)))
-    counted = count_steps(trainer, shape, settings["counted"])
-    batch, held, times = make_documents(shape, settings["length"]), HeldStates(windowed_encoder(trainer.model)), []
+    store, shape, trainer, counted = begin(settings)
+    batch, held = make_documents(shape, settings["length"]), HeldStates(windowed_encoder(trainer.model))
     reset_peak()
     base = resident()
     if settings["room"] is not None:
         limit = resident("VmData") + settings["room"] * MIB
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    for number in range(settings["steps"]):
-        wait_for_all(store, f"step {number}", ranks=ranks)
-        times.append(time_step(trainer, batch))
-    leave_last(store, ranks=ranks)
+    times = time_steps(trainer, batch, store, settings)
     return {
         "counted": counted,
-        "seconds": [seconds for seconds, _ in times],
-        "cpu_seconds": [cpu_seconds for _, cpu_seconds in times],
+        **times,
         "states": held.states,
         "gradient": held.gradient,
         "peak_bytes": resident("VmHWM") - base,

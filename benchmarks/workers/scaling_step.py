@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from cached_ds import leaving
 from probes.collectives import Collectives
@@ -30,22 +31,30 @@ WARM_UP = 2  # windows
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
     """The counted and the timed steps of this rank."""
-    shape, store, ranks = Shape(**settings["shape"]), init_process_group(settings), settings["ranks"]
+    store, shape, trainer, counted = begin(settings)
+    batch = make_documents(shape, settings["length"], count=settings["documents"] // settings["ranks"])
+    return {"counted": counted, **time_steps(trainer, batch, store, settings)}
+
+
+def begin(settings: dict[str, Any]) -> tuple[dist.Store | None, Shape, AloneTrainer, list[dict[str, Any]]]:
+    """Join the other ranks, make the model, warm up if steps are timed; returns what was counted, too."""
+    shape, store = Shape(**settings["shape"]), init_process_group(settings)
     trainer = make_trainer(settings["variant"], shape, settings["fields"])
     if settings["steps"]:
         trainer.step(make_documents(shape, shape.length_of(windows=WARM_UP)))
-    counted = count_steps(trainer, shape, settings["counted"])
-    batch = make_documents(shape, settings["length"], count=settings["documents"] // ranks)
-    times = []
+    return store, shape, trainer, count_steps(trainer, shape, settings["counted"])
+
+
+def time_steps(
+    trainer: AloneTrainer, batch: Batch, store: dist.Store | None, settings: dict[str, Any]
+) -> dict[str, list[float]]:
+    """Seconds and processor seconds of every step, which all ranks begin together; the store's rank leaves last."""
+    ranks, times = settings["ranks"], []
     for number in range(settings["steps"]):
         wait_for_all(store, f"step {number}", ranks=ranks)
         times.append(time_step(trainer, batch))
     leave_last(store, ranks=ranks)
-    return {
-        "counted": counted,
-        "seconds": [seconds for seconds, _ in times],
-        "cpu_seconds": [cpu_seconds for _, cpu_seconds in times],
-    }
+    return {"seconds": [seconds for seconds, _ in times], "cpu_seconds": [seconds for _, seconds in times]}
 
 
 def count_steps(trainer: AloneTrainer, shape: Shape, lengths: list[int]) -> list[dict[str, Any]]:

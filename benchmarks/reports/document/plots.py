@@ -7,7 +7,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from probes import collectives
 from reports.document.results import Documents
 from reports.results import Row, tokens
 
@@ -27,11 +26,10 @@ def draw(rows: list[Row], path: Path) -> None:
         parts = [results.held(length, each, name) or 0 for name in ("states", "gradient") for each in ranks]
         total = [(a + b) / MIB for a, b in zip(parts[: len(ranks)], parts[len(ranks) :], strict=True)]
         held.plot(ranks, total, "o-", color=colour, label=f"{tokens(length)} tokens")
-    counted = results.counted()
-    most = [max(collectives.sent(each, len(found)) for each in found) for found in counted.values()]
-    bytes_sent.plot(list(counted), most, "o-")
+    sent = results.sent()
+    bytes_sent.plot(list(sent), list(sent.values()), "o-")
     bytes_sent.set(title="bytes sent per rank and step", xlabel="tokens of the document", xscale="log")
-    bytes_sent.set_xticks(list(counted), [tokens(length) for length in counted])
+    bytes_sent.set_xticks(list(sent), [tokens(length) for length in sent])
     bytes_sent.minorticks_off()
     bytes_sent.set_ylim(bottom=0)
     speed.set(title="speed-up over one process", xlabel="ranks")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from probes import collectives
 from reports.results import Row, median_of_ratios
 from reports.scaling_results import Scaling
 
@@ -81,6 +82,10 @@ class Documents:
             for row in rows
             for number, length in enumerate(row["settings"]["counted"])
         }
+
+    def sent(self) -> dict[int, float]:
+        """Length -> bytes that the rank with most sends in a step."""
+        return {length: max(collectives.sent(each, len(of)) for each in of) for length, of in self.counted().items()}
 
     def differences(self) -> int | None:
         """In how many kinds of collectives the ranks differ between the shortest and the longest document."""

@@ -63,12 +63,11 @@ def _line(results: Documents, length: int, ranks: int, title: str, *, alone: boo
 
 
 def _bytes(results: Documents) -> list[list[str]]:
-    lines = []
+    lines, sent = [], results.sent()
     for length, ranks in results.counted().items():
         kinds = ranks[0]
         words = ", ".join(f"{entry['count']} {kind}" for kind, entry in sorted(kinds.items()))
-        most = max(collectives.sent(each, len(ranks)) for each in ranks)
-        lines.append([tokens(length), str(len(ranks)), f"{collectives.count(kinds)}: {words}", f"{most:,.0f}"])
+        lines.append([tokens(length), str(len(ranks)), f"{collectives.count(kinds)}: {words}", f"{sent[length]:,.0f}"])
     return lines
 
 
