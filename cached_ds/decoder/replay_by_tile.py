@@ -169,6 +169,7 @@ def _run_backward(
     parameters, conveyor, wants_states = call.parameters(), Conveyor(q.device), call.documents.wants_gradient()
     of_q, sums, retain = zero_sum(q), zero_sums(parameters), retains_graph()
     group = None if call.documents.share is None else call.documents.share.group
+    summing = None  # of_q over the group, while the last tile's projections are differentiated
     of_states = call.documents.add_gradient(conveyor, call.tiles) if wants_states else None
     for number, (tile, loaded) in enumerate(with_rows(call.tiles, call.documents.states, q.device)):
         saved, kernel = call.saved[number], call.kernel_of(tile)
@@ -180,6 +181,8 @@ def _run_backward(
                 of_output, queries, k.detach(), v.detach(), out, total, saved.dropout_state
             )
         tile.of(of_q).add_(tile_of_q)
+        if group is not None and number == len(call.tiles) - 1:
+            summing = group.start_sum_(of_q)
         wanted = [*parameters, states] if wants_states else parameters
         if not wanted:
             continue
@@ -191,7 +194,7 @@ def _run_backward(
             of_states.add(found[-1])
     conveyor.finish()
     if group is not None:
-        group.sum_(of_q)
+        (summing or group.start_sum_(of_q)).wait()  # a rank without tiles has not begun
     return of_q.to(q.dtype), sums
 
 

@@ -40,9 +40,9 @@ class DocumentGroup:
         dist.all_gather_single(gathered, tensor.contiguous().view(-1), group=self.processes)
         return gathered.view(self.size, *tensor.shape)
 
-    def sum_(self, tensor: Tensor) -> None:
-        """Add up the tensors of all ranks, in place and alike on all. One collective."""
-        dist.all_reduce(tensor, group=self.processes)
+    def start_sum_(self, tensor: Tensor) -> dist.Work:
+        """Begin to add up the tensors of all ranks, in place and alike on all; `wait` ends it. One collective."""
+        return dist.all_reduce(tensor, group=self.processes, async_op=True)
 
 
 def document_mesh(size: int) -> DeviceMesh:

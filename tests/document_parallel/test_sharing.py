@@ -84,17 +84,34 @@ def test_parity_under_engines_and_the_layer_schedule(zero_ranks, engine):
     assert max(zero_ranks.run(engines.parity, family="bart", schedule="layer", **options)) < FP32
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ranks_per_document", [2, 4])
-def test_four_ranks(ranks_per_document):
+@pytest.fixture(scope="module")
+def four_ranks(zero_ops):  # noqa: ARG001
     pool = RankPool(world=4)
-    try:
-        for family in ("bart", "t5"):
-            options = {"family": family, "windows": (1, 9), "dropout": 0.1, "document_parallel": ranks_per_document}
-            for engine in ("ddp", "fsdp2"):
-                assert max(pool.run(engines.parity, engine=engine, timeout=200, **SIZES, **options)) < FP32
-    finally:
-        pool.stop()
+    yield pool
+    pool.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["window", "layer"])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("ranks_per_document", [1, 2, 4])
+@pytest.mark.parametrize("engine", engines.ENGINES[1:])
+@pytest.mark.parametrize("family", ["bart", "led", "t5"])
+def test_four_ranks(four_ranks, family, engine, ranks_per_document, dropout, schedule):
+    """Meshes of 4x1, 2x2 and 1x4; a document of one window leaves ranks without any, the other has uneven shares."""
+    options = {"dropout": dropout, "schedule": schedule, "document_parallel": ranks_per_document, "windows": (1, 9)}
+    found = four_ranks.run(engines.parity, family=family, engine=engine, timeout=200, **SIZES, **options)
+    assert max(found) < FP32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cross_cache", ["kv", "none"])
+def test_two_ranks_write_about_a_long_document_what_one_writes(ranks, cross_cache):
+    """Of 65,536 tokens, in thousands of windows."""
+    for way in ({}, {"num_beams": 4}):
+        options = {"family": "bart", "lengths": (65536,), "cross_cache": cross_cache, **way}
+        (alone, _), shared = (ranks.run(sharing.summaries, ranks=count, timeout=300, **options) for count in (1, 2))
+        assert shared == [alone, alone]
 
 
 def test_bytes_do_not_depend_on_the_length(ranks):
