@@ -43,25 +43,28 @@ def update(engine, start, work):
     return torch.cat([(weights[name] - start[name]).flatten() for name in start])
 
 
-def gap(make, *, accumulation=2):
+def gap(make, *, accumulation=2, ranks_per_document=1):
     """Relative error of the first step against the float32 oracle's."""
+    reader = dist.get_rank() // ranks_per_document
     start = {name: p.detach().clone() for name, p in rounded_model().named_parameters()}
-    work = engines.documents("bart", rank=dist.get_rank(), steps=1, accumulation=accumulation, windows=(1, 7))
-    found = update(make(attach(rounded_model(), window=tiny.WINDOW)), start, work)
+    work = engines.documents("bart", rank=reader, steps=1, accumulation=accumulation, windows=(7, 1))
+    model = attach(rounded_model(), window=tiny.WINDOW, document_parallel=ranks_per_document)
+    found = update(make(model), start, work)
     exact = engines.Oracle(rounded_model(), accumulation, NO_CLIP, alone=False, window=tiny.WINDOW)
     expected = update(exact, start, work)
     return ((found - expected).norm() / expected.norm()).item()
 
 
-def bf16_gap(engine):
+def bf16_gap(engine, **options):
     if engine == "fsdp2":
-        return gap(lambda model: Bf16Fsdp2(model, 2, NO_CLIP))
-    return gap(lambda model: MasterZero(int(engine[-1]), model, 2, NO_CLIP, bf16={"enabled": True}))
+        return gap(lambda model: Bf16Fsdp2(model, 2, NO_CLIP), **options)
+    return gap(lambda model: MasterZero(int(engine[-1]), model, 2, NO_CLIP, bf16={"enabled": True}), **options)
 
 
+@pytest.mark.parametrize("ranks_per_document", [1, 2])
 @pytest.mark.parametrize("engine", ["fsdp2", "zero1", "zero2", "zero3"])
-def test_bf16_gradients_are_those_of_float32_up_to_rounding(zero_ranks, engine):
-    found = zero_ranks.run(bf16_gap, engine=engine)
+def test_bf16_gradients_are_those_of_float32_up_to_rounding(zero_ranks, engine, ranks_per_document):
+    found = zero_ranks.run(bf16_gap, engine=engine, ranks_per_document=ranks_per_document)
     assert 1e-4 < max(found) < BF16  # below, it did not compute in bf16
 
 
