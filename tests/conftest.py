@@ -1,7 +1,8 @@
 """Shared pytest set-up: some tests need a CUDA device or --slow; pools of ranks serve the whole session.
 
-Under pytest-xdist one worker runs all tests that start processes, one after another, while the others run those that
-need one process. (xdist's own groups are without effect under pytest 9.2, so a scheduler does it.)
+Under pytest-xdist one worker runs all tests on the pools, one after another, another one those that start processes of
+their own, and the tests that need one process fill the gaps. (xdist's own groups are without effect under pytest 9.2,
+so a scheduler does it.)
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from lab.launched_pool import Pools
 from lab.programs import PROGRAMS
 
 PROCESS_ROOMS = {"benchmarks", "doctor", "faults", "fuzz", "launch", "ranks", "run", "training", "watch"}
-PROCESS_FIXTURES = re.compile(r"\b(browser|hosts|launched|(zero_)?ranks|zero_ops)\b[,)\"]")
+# Where tests and fixtures ask for another fixture.
+ASKING = r"(?:def test_\w+\(|@pytest\.fixture.*\ndef \w+\(|(?:usefixtures|getfixturevalue)\()[^)]*\b(?:%s)\b"
+POOLS, PROCESSES = re.compile(ASKING % "launched|ranks|zero_ranks"), re.compile(ASKING % "browser|hosts|zero_ops")
 BUILD_SECONDS = 300  # DeepSpeed compiles its shared-memory op once per machine: 45 s on two idle cores
 
 
@@ -43,18 +46,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     from xdist.scheduler import LoadScopeScheduling
 
     class ProcessesApart(LoadScopeScheduling):
-        """Deals single tests, but all that start processes as one; the largest piece first."""
+        """Deals single tests, but those of a group as one; the largest piece first."""
 
         def _split_scope(self, nodeid: str) -> str:
-            return "processes" if starts_processes(ROOT / nodeid.split("::")[0]) else nodeid
+            return group_of(ROOT / nodeid.split("::")[0]) or nodeid
 
     return ProcessesApart(config, log)
 
 
 @functools.cache
-def starts_processes(path: Path) -> bool:
-    """Whether tests of this file start processes, by the folder in which it stands or the fixtures that it names."""
-    return path.parent.name in PROCESS_ROOMS or bool(PROCESS_FIXTURES.search(path.read_text(encoding="utf-8")))
+def group_of(path: Path) -> str | None:
+    """Whether a file's tests need pools of ranks or start processes, by the fixtures they ask for or its folder."""
+    text = path.read_text(encoding="utf-8")
+    if POOLS.search(text):
+        return "pools"
+    return "processes" if path.parent.name in PROCESS_ROOMS or PROCESSES.search(text) else None
 
 
 @pytest.hookimpl(trylast=True)  # after pytest has put its own order in place

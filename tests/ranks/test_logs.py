@@ -26,6 +26,7 @@ def life_of(rank, folder):
     assert not (folder / "logs" / f"rank_{rank:05d}.log").exists(), "a run that is refused leaves nothing behind"
     rank_logs.open_file(info, str(folder))
     logging.getLogger("transformers").warning("from a library")
+    warnings.simplefilter("always")  # other tests may have left another filter
     warnings.warn("a warning", stacklevel=1)
     sys.excepthook(RuntimeError, RuntimeError("planned"), None)
 
