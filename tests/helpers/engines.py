@@ -181,25 +181,25 @@ def parity(
         change(model)
     attach(model, window=tiny.WINDOW, **tiny.recipe(family), **fields)
     shape = {"steps": steps, "accumulation": accumulation, "windows": windows, "segments": segments}
-    reader = dist.get_rank() // fields.get("document_parallel", 1)
-    work = documents(family, rank=reader, **shape)
+    ranks = fields.get("document_parallel", 1)  # that read one document together
+    work = documents(family, rank=dist.get_rank() // ranks, **shape)
     losses, weights = train(make_engine(engine, model, accumulation, clip, **(settings or {})), work)
     options = {"dtype": dtype, "change": change, "clip": clip, "per_pass": fields.get("windows_per_pass", 1)}
     expected_losses, expected_weights = by_oracle(
-        family, dropout, reader=reader, alone=engine == "plain", **shape, **options
+        family, dropout, ranks=ranks, alone=engine == "plain", **shape, **options
     )
     gaps = [abs(a - b) / abs(b) for a, b in zip(losses, expected_losses, strict=True)]
     return largest([worst_error(weights, expected_weights), *gaps])
 
 
 @functools.cache
-def by_oracle(family, dropout, *, reader, steps, accumulation, windows, segments, dtype, change, clip, per_pass, alone):
-    """The oracle's losses and weights; no engine changes them, so a rank computes them once for all that it has."""
+def by_oracle(family, dropout, *, ranks, steps, accumulation, windows, segments, dtype, change, clip, per_pass, alone):
+    """The oracle's losses and weights; no engine changes them, so all ranks compute them once for all engines."""
     model = tiny.make_model(family, dropout=dropout, dtype=dtype)
     if change is not None:
         change(model)
     shape = {"steps": steps, "accumulation": accumulation, "windows": windows, "segments": segments}
-    work = documents(family, rank=reader, **shape)
+    work = documents(family, rank=dist.get_rank() // ranks, **shape)
     options = {"window": tiny.WINDOW, "per_pass": per_pass, "random": dropout > 0}
     return train(Oracle(model, accumulation, clip, alone=alone, **options), work)
 
