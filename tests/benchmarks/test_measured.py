@@ -31,7 +31,7 @@ PLANS = [
     ("larger", []),
     ("launches", []),
     ("generation", []),
-    ("quality", ["--data", "keyfacts"]),
+    ("quality", []),
 ]
 
 
