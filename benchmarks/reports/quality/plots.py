@@ -29,7 +29,9 @@ def draw(rows: list[Row], path: Path) -> None:
         for each, title, label in zip(axes, titles, labels, strict=True):
             each.set(title=f"{data}: {title}", xlabel=label, ylabel=unit)
             each.grid(alpha=0.3)
-    figure.get_axes()[0].legend(fontsize=8)
+        if len(stages_of(rows, data)) == 1:
+            axes[0].tick_params(labelbottom=False)  # learners stand side by side; their colours tell which
+    figure.legend(*figure.get_axes()[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=110)
 
 
@@ -42,7 +44,8 @@ def _draw_learner(axes: Any, rows: list[Row], learner: str, data: str) -> None:
         [m - min(each) for m, each in zip(means, values, strict=True)],
         [max(each) - m for m, each in zip(means, values, strict=True)],
     ]
-    axes[0].errorbar(stages, means, errors, marker="o", capsize=3, **style)
+    places = stages if len(stages) > 1 else [style["label"]]
+    axes[0].errorbar(places, means, errors, marker="o", capsize=3, **style)
     curves = [_joined(row["result"]) for row in rows_of(rows, learner, data)]
     height = [statistics.mean(points) for points in zip(*[[y for _, _, y in curve] for curve in curves], strict=True)]
     for axis, pick in ((axes[1], 0), (axes[2], 1)):
