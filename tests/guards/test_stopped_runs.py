@@ -10,6 +10,7 @@ from helpers.repo import ROOT
 from lab import commands
 from lab.programs import PROGRAMS
 from lab.running import Running
+from lab.slow import slow_but
 from lab.workshop import flags
 
 RUNS = {
@@ -24,11 +25,13 @@ SENTENCES = {
     "memory": r"step 2, rank 1, document \d \(\S+train.jsonl, line \d, [\d,]+ tokens\): out of memory.*; set --offload "
     "disk; if that is not enough, set --schedule layer, with ZeRO-3 or FSDP2",
 }
+PAIRS = [(fault, engine) for fault in SENTENCES for engine in RUNS]
+QUICK = [("loss", "zero2"), ("memory", "ddp")]
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("zero_ops")]
 
 
-@pytest.mark.parametrize(("fault", "engine"), [("loss", "ddp"), ("loss", "zero2"), ("loss", "fsdp"), ("memory", "ddp")])
+@pytest.mark.parametrize(("fault", "engine"), slow_but(QUICK, PAIRS))
 def test_all_ranks_end_with_a_sentence(folder, tmp_path, fault, engine):
     launcher, changes = RUNS[engine]
     words = flags(folder, tmp_path, **STEPS | changes, max_skipped_steps=0)
