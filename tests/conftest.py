@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from lab.programs import PROGRAMS
 PROCESS_ROOMS = {"benchmarks", "doctor", "faults", "fuzz", "launch", "ranks", "run", "training", "watch"}
 # Where tests and fixtures ask for another fixture.
 ASKING = r"(?:def test_\w+\(|@pytest\.fixture.*\ndef \w+\(|(?:usefixtures|getfixturevalue)\()[^)]*\b(?:%s)\b"
-POOLS, PROCESSES = re.compile(ASKING % "launched|ranks|zero_ranks"), re.compile(ASKING % "browser|hosts|zero_ops")
+POOLS, PROCESSES = re.compile(ASKING % "launched|(?:four_|zero_)?ranks"), re.compile(ASKING % "browser|hosts|zero_ops")
 BUILD_SECONDS = 300  # DeepSpeed compiles its shared-memory op once per machine: 45 s on two idle cores
 
 
@@ -82,14 +83,28 @@ def launcher_of(item: pytest.Item) -> str:
     return item.callspec.params.get("launcher", "") if hasattr(item, "callspec") else ""
 
 
-@pytest.fixture(scope="session")
-def ranks():
-    """Two gloo processes; started by the first test that runs something on them, ended with the session."""
+@contextmanager
+def rank_pool(world):
+    """So many gloo processes; started by the first test that runs something on them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # DeepSpeed looks for ninja there
-        pool = RankPool()
+        pool = RankPool(world)
         yield pool
         pool.stop()
+
+
+@pytest.fixture(scope="session")
+def ranks():
+    """Two gloo processes, ended with the session."""
+    with rank_pool(2) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def four_ranks(zero_ops):  # noqa: ARG001
+    """Four of them, ended with the module: they are more than this machine may have cores."""
+    with rank_pool(4) as pool:
+        yield pool
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from cached_ds.document_parallel.traffic import Traffic
 from helpers import engines, sharing, tiny
 from helpers.compare import EXACT
 from helpers.engines import FP32
-from helpers.rank_pool import RankPool
 from probes import collectives
 
 MIXED = (75, 30, 3)  # uneven shares; the border of the ranks is inside a document
@@ -82,13 +81,6 @@ def test_parity_under_engines(zero_ranks, engine, windows):
 def test_parity_under_engines_and_the_layer_schedule(zero_ranks, engine):
     options = {"engine": engine, "windows": (7, 7), "dropout": 0.1, "document_parallel": 2, **SIZES}
     assert max(zero_ranks.run(engines.parity, family="bart", schedule="layer", **options)) < FP32
-
-
-@pytest.fixture(scope="module")
-def four_ranks(zero_ops):  # noqa: ARG001
-    pool = RankPool(world=4)
-    yield pool
-    pool.stop()
 
 
 @pytest.mark.slow

@@ -20,8 +20,6 @@ import torch.distributed as dist
 from cached_ds.leaving import leave
 from cached_ds.ranks.mpi import free_port
 
-WORLD = 2
-
 
 class RankError(AssertionError):
     """A rank failed or did not answer in time."""
@@ -64,7 +62,7 @@ def _live(rank, world, store, port, pipe):
 class RankPool:
     """Ranks that are started when they are first needed: `start`, `death`, `kill` and `stop` say how."""
 
-    def __init__(self, world=WORLD):
+    def __init__(self, world=2):
         self.world, self.processes, self.pipes = world, [], []
 
     def run(self, function, *, timeout=100, **arguments):

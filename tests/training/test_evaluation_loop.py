@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.rank_pool import RankPool
 from helpers.repo import ROOT
 from lab import evaluating
 
@@ -63,11 +62,7 @@ def test_two_ranks_that_share_documents_find_what_one_finds(launched, name, many
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks_per_document", [1, 2])
-def test_four_ranks_find_what_one_finds(many, alone, tmp_path, ranks_per_document):
-    pool = RankPool(world=4)
-    try:
-        options = {"counts": COUNTS, "batch_sizes": BATCH_SIZES, "ranks_per_document": ranks_per_document}
-        for found in pool.run(evaluating.evaluate, folder=many, output=str(tmp_path), timeout=300, **options):
-            same(found, alone, 1e-12)
-    finally:
-        pool.stop()
+def test_four_ranks_find_what_one_finds(four_ranks, many, alone, tmp_path, ranks_per_document):
+    options = {"counts": COUNTS, "batch_sizes": BATCH_SIZES, "ranks_per_document": ranks_per_document}
+    for found in four_ranks.run(evaluating.evaluate, folder=many, output=str(tmp_path), timeout=300, **options):
+        same(found, alone, 1e-12)
