@@ -83,6 +83,26 @@ def launcher_of(item: pytest.Item) -> str:
     return item.callspec.params.get("launcher", "") if hasattr(item, "callspec") else ""
 
 
+@pytest.fixture(autouse=True)
+def _as_torch_was():
+    """A test must leave torch's switches as it found them: the tests after it in this process compare exactly."""
+    before = _torch_switches()
+    yield
+    assert _torch_switches() == before
+
+
+def _torch_switches():
+    return {
+        "threads": torch.get_num_threads(),
+        "default dtype": torch.get_default_dtype(),
+        "gradients": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "float32 products": torch.get_float32_matmul_precision(),
+        "oneDNN": torch.backends.mkldnn.enabled,
+        "attention kernels": (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()),
+    }
+
+
 @contextmanager
 def rank_pool(world):
     """So many gloo processes; started by the first test that runs something on them."""

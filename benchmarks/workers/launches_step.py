@@ -42,12 +42,11 @@ REPEATS, SECONDS = 3, 8  # at least so many runs, and more of short ones
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
     """The result of one trial."""
     torch.set_num_threads(1)
-    torch.backends.mkldnn.set_flags(False)  # it prepares each product for longer than these take
     sizes, length = SIZES[settings["variant"]], settings["length"]
     shape = Shape(**{"target": 512, "dropout": 0.1, **settings["shape"]})
     narrow = replace(shape, window=shape.window // NARROW, target=shape.target // NARROW, **WIDTHS)
     tiles = -(-length // sizes["tile"])
-    with as_on_a_gpu():
+    with as_on_a_gpu(), torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):  # preparing outlasts the product
         found = _count(*_prepared(narrow, _narrowed(shape, narrow, length), tiles, sizes["windows_per_pass"]))
         model, batch, step = _prepared(narrow, narrow.length_of(found["passes"]), tiles, 1)
         step()
