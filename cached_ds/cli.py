@@ -55,7 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     write.add_argument("--model", required=True, help="a trained model: a folder, or a hub name")
     write.add_argument("files", nargs="+", metavar="FILE", help="text, .jsonl, .pdf or .html; - is standard input")
     write.add_argument("--text_column", help="of JSON Lines (default: by its name)")
-    write.add_argument("--window", type=int, default=1024, help="tokens per window (default: 1024)")
+    write.add_argument("--window", type=int, help="tokens per window (default: as in training; else 1024 or fewer)")
+    write.add_argument(
+        "--source_prefix", help="text that every window begins with (default: as in training; else none)"
+    )
     write.add_argument("--num_beams", type=_positive, help="beams (default: the model's own)")
     write.add_argument("--max_new_tokens", type=_positive, default=128, help="longest summary in tokens (default: 128)")
     write.add_argument("--cross_cache", choices=("kv", "none"), default="kv", help="none: less memory (default: kv)")
@@ -116,7 +119,8 @@ def _export(arguments: argparse.Namespace) -> None:
 
 def _summarize(arguments: argparse.Namespace) -> None:
     """Every file is read before the model is loaded; a document is named where there are several."""
-    options = {name: getattr(arguments, name) for name in ("window", "num_beams", "max_new_tokens", "cross_cache")}
+    names = ("window", "source_prefix", "num_beams", "max_new_tokens", "cross_cache")
+    options = {name: getattr(arguments, name) for name in names}
     options["attribute"] = _attribute(arguments)
     documents = [
         document for path in arguments.files for document in read_documents(path, text_column=arguments.text_column)

@@ -27,6 +27,7 @@ from cached_ds.settings.versions import UnsupportedVersion, check_versions
 
 try:
     from cached_ds import CachedSeq2SeqTrainer, cli
+    from cached_ds.attachment import windowed_encoder
     from cached_ds.checkpoints.choice import WholeCheckpoint, choose_checkpoint
     from cached_ds.data import WholeDocumentCollator
     from cached_ds.evaluation import curves as report
@@ -94,7 +95,9 @@ def work(argv: Sequence[str]) -> None:
         trainer.add_callback(WatchedCallback(watchdog))
         rank_logs.open_file(info, str(training.output_dir))
         if training.do_train and trainer.is_world_process_zero():
-            write_record(Path(str(training.output_dir)), recorded(arguments, read_flags(argv), run=trainer.run))
+            cached = windowed_encoder(model)._cached_ds.config
+            record = recorded(arguments, read_flags(argv), cached=cached, run=trainer.run)
+            write_record(Path(str(training.output_dir)), record)
     with watchdog, faults(info, trainer):
         run(trainer, splits, arguments, checkpoint=checkpoint)
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, StoppingCriteria, StoppingCriteriaList
 
-from cached_ds.attachment import attach
+from cached_ds.attachment import attach, windowed_encoder
 from cached_ds.evaluation.attribution.reading import Reading
 from cached_ds.evaluation.document_files import TextDocument
+from cached_ds.models.families import usual_window
 from cached_ds.models.hub import check_source
-from cached_ds.models.token_ids import document_ids
+from cached_ds.models.token_ids import document_ids, ids_of
+from cached_ds.provenance.record import recorded_reading
 
 if TYPE_CHECKING:
     from cached_ds.evaluation.attribution.attribute import Attribution
@@ -31,7 +34,8 @@ class Summary:
         tokens: of the document.
         windows: that these were cut into.
         model: folder or hub name.
-        window: tokens of a window.
+        window, overlap, frame_windows, global_first_token: as in `CachedConfig`.
+        source_prefix: text that every window begins with.
         num_beams: of generation.
         max_new_tokens: of the summary.
         attribution: where its sentences come from, if that was asked for; `--json` leaves it out.
@@ -43,6 +47,10 @@ class Summary:
     windows: int
     model: str
     window: int
+    overlap: int
+    frame_windows: bool
+    global_first_token: bool | None
+    source_prefix: str | None
     num_beams: int
     max_new_tokens: int
     attribution: Attribution | None = None
@@ -53,7 +61,8 @@ def summarize(
     model_name: str,
     documents: Sequence[TextDocument],
     *,
-    window: int = 1024,
+    window: int | None = None,
+    source_prefix: str | None = None,
     num_beams: int | None = None,
     max_new_tokens: int = 128,
     cross_cache: str = "kv",
@@ -64,7 +73,8 @@ def summarize(
     Args:
         model_name: a folder, or a hub name.
         documents: as `read_documents` gives them.
-        window: tokens per window.
+        window: tokens per window; None: as in training if the model's run.json says it, else 1024 or all positions.
+        source_prefix: text that every window begins with; None: as in training, else none.
         num_beams: None: the model's own.
         max_new_tokens: of a summary.
         cross_cache: as in `CachedConfig`.
@@ -74,31 +84,44 @@ def summarize(
         ValueError: a window that the model cannot read; a model that can be had nowhere.
         OSError: a folder without a model.
     """
-    model, tokenizer = _loaded(model_name, window=window, cross_cache=cross_cache)
+    given = {"window": window, "source_prefix": source_prefix}
+    told = recorded_reading(Path(model_name)) | {name: value for name, value in given.items() if value is not None}
+    model, tokenizer, reads = _loaded(model_name, **told, cross_cache=cross_cache)
     how = {"num_beams": num_beams or model.generation_config.num_beams or 1, "max_new_tokens": max_new_tokens}
-    used: dict[str, Any] = {"model": model_name, "window": window, **how}
+    used: dict[str, Any] = {"model": model_name, **reads, **how}
     for document in documents:
-        ids = torch.tensor([document_ids(tokenizer, document.text)], device=model.device)
-        with _watched(model, document.name, max_new_tokens) as criteria:
-            reading = Reading.of(model, ids)
-            found = model.generate(input_ids=ids, encoder_outputs=reading.outputs, stopping_criteria=criteria, **how)
+        reading, found = _generated(model, tokenizer, document, reads["source_prefix"], **how)
         yield Summary(
             document=document.name,
             summary=str(tokenizer.decode(found[0], skip_special_tokens=True)).strip(),
             attribution=attribute(reading, found, tokenizer=tokenizer) if attribute else None,
-            **used | {"tokens": ids.shape[1], "windows": len(reading.windows)},
+            **used | {"tokens": reading.ids.shape[1], "windows": len(reading.windows)},
         )
 
 
-def _loaded(model_name: str, *, window: int, cross_cache: str) -> tuple[Any, Any]:
-    """The attached model, ready to write, and its tokenizer."""
+def _loaded(model_name: str, *, source_prefix: str | None = None, **fields: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """The model, attached with these fields of `CachedConfig` and ready to write, its tokenizer, and how it reads."""
     check_source(model_name, flag="model")
     tokenizer = AutoTokenizer.from_pretrained(model_name)
     model: Any = AutoModelForSeq2SeqLM.from_pretrained(model_name)
-    attach(model, window=window, cross_cache=cross_cache).eval()
+    attach(model, **{"window": usual_window(model.config), **fields}).eval()
     model.to(torch.accelerator.current_accelerator() or "cpu")
     model.generation_config.max_length = None  # transformers would warn that there are two limits
-    return model, tokenizer
+    reads = windowed_encoder(model)._cached_ds.config.reading
+    return model, tokenizer, {**reads, "source_prefix": source_prefix}
+
+
+def _generated(
+    model: Any, tokenizer: Any, document: TextDocument, prefix: str | None, **how: Any
+) -> tuple[Reading, torch.Tensor]:
+    """A document as it was read, and the tokens [1, 1 + T] of its summary."""
+    ids = torch.tensor([document_ids(tokenizer, document.text, prefix=prefix)], device=model.device)
+    lengths = {"prefix_lengths": torch.tensor([len(ids_of(tokenizer, [prefix])[0])])} if prefix else {}
+    with _watched(model, document.name, how["max_new_tokens"]) as criteria:
+        reading = Reading.of(model, ids, **lengths)
+        return reading, model.generate(
+            input_ids=ids, encoder_outputs=reading.outputs, stopping_criteria=criteria, **how
+        )
 
 
 class _Tokens(StoppingCriteria):

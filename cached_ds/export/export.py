@@ -22,6 +22,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, C
 from cached_ds.checkpoints.manifest import MANIFEST, fault
 from cached_ds.export.model_card import model_card
 from cached_ds.export.weights import read_weights
+from cached_ds.provenance.record import read_record, write_record
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def export(checkpoint: str | Path, out: str | Path) -> Exported:
             written = _write_model(folder, staging, may_unpickle=is_checkpoint)
         if (folder / "tokenizer_config.json").is_file():
             AutoTokenizer.from_pretrained(folder).save_pretrained(staging)
+        if record := read_record(folder):
+            write_record(staging, record)
         card = model_card(folder, name=target.name, model=written.model, dtypes=written.dtypes)
         (staging / "README.md").write_text(card, encoding="utf-8")
     return written

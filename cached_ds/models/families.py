@@ -184,6 +184,12 @@ def family_named(model_type: str) -> Family:
     return FAMILIES[model_type]
 
 
+def usual_window(model_config: PretrainedConfig) -> int:
+    """Tokens of a window where nobody says it: `CachedConfig`'s default, or all positions if the encoder has fewer."""
+    family, usual = family_of(model_config), CachedConfig().window
+    return min(usual, getattr(model_config, family.positions)) if family.positions else usual
+
+
 def check_settings(family: Family, model_config: PretrainedConfig, config: CachedConfig) -> None:
     """Refuse settings that do not fit the encoder: windows that it cannot read, or that leave no room for content.
 

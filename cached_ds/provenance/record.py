@@ -27,9 +27,20 @@ def recorded_run(folder: Path) -> str | None:
     return read_record(folder).get("run") if is_there else None
 
 
+def recorded_reading(folder: Path) -> dict[str, Any]:
+    """How the run of a folder, or of a checkpoint, reads documents: `CachedConfig.reading` and `source_prefix`."""
+    return dict(read_record(folder).get("reading", {}))
+
+
 def read_record(folder: Path) -> dict[str, Any]:
-    """The record of the run whose folder this is, or whose checkpoint; empty if there is none."""
-    for place in (folder, folder.parent):
-        if (place / RECORD).is_file():
-            return dict(json.loads((place / RECORD).read_text(encoding="utf-8")))
-    return {}
+    """The record of the run whose folder this is, or whose checkpoint; empty if there is none.
+
+    Raises:
+        ValueError: a record that is not JSON; the message names the file.
+    """
+    places = (folder, folder.parent) if folder.name.startswith("checkpoint-") else (folder,)
+    path = next((place / RECORD for place in places if (place / RECORD).is_file()), None)
+    try:
+        return {} if path is None else dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; it is what launch/train.py has written, or it may be taken away") from error

@@ -10,16 +10,22 @@ from typing import Any
 from cached_ds.data.sources.load import EMBEDDED
 from cached_ds.provenance.facts import MAY_DIFFER, versions
 from cached_ds.run.arguments import Arguments
+from cached_ds.settings.config import CachedConfig
 
 
-def recorded(arguments: Arguments, flags: Sequence[str], *, run: str | None = None) -> dict[str, Any]:
-    """The record of a run: `base_model` and `dataset` where they are names on the hub, `settings`, `versions`, `run`.
+def recorded(
+    arguments: Arguments, flags: Sequence[str], *, cached: CachedConfig, run: str | None = None
+) -> dict[str, Any]:
+    """The record of a run, for its folder.
+
+    These are `base_model` and `dataset` where they are names on the hub, `reading`, `settings`, `versions` and `run`.
 
     Access tokens are left out and paths cut to their last part, so that it can be handed on.
 
     Args:
         arguments: of the run.
         flags: as `read_flags` gives them: which of the arguments were given.
+        cached: the settings of the attached model, some of which depend on its family.
         run: the name by which its checkpoints are known.
     """
     model, dataset = arguments.model.model_name_or_path, arguments.data.dataset_name
@@ -33,6 +39,7 @@ def recorded(arguments: Arguments, flags: Sequence[str], *, run: str | None = No
     return {
         "base_model": model if model is not None and not Path(model).exists() else None,
         "dataset": dataset if dataset is not None and dataset not in EMBEDDED and not Path(dataset).exists() else None,
+        "reading": cached.reading | {"source_prefix": arguments.data.source_prefix},
         "settings": settings,
         "versions": versions(),
         "run": run,

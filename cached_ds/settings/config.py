@@ -203,6 +203,11 @@ class CachedConfig:
             raise ValueError(f"overlap={self.overlap} is refused; allowed is less than half of window={self.window}")
 
     @property
+    def reading(self) -> dict[str, Any]:
+        """The fields that decide what a document's states are; a model is used with those that it was trained with."""
+        return {name: getattr(self, name) for name in ("window", "overlap", "frame_windows", "global_first_token")}
+
+    @property
     def memory_bytes(self) -> int | None:
         """`memory_budget` in bytes."""
         return None if self.memory_budget is None else _size(self.memory_budget)

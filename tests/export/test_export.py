@@ -17,9 +17,10 @@ from cached_ds import attach
 from cached_ds.checkpoints import manifest
 from cached_ds.cli import main
 from cached_ds.export import export, weights
-from cached_ds.provenance.record import read_record, recorded_run, write_record
+from cached_ds.provenance.record import read_record, recorded_reading, recorded_run, write_record
 from cached_ds.run.arguments import parse, read_flags
 from cached_ds.run.recorded import recorded
+from cached_ds.settings.config import CachedConfig
 from helpers import tiny
 from lab import training, workshop
 
@@ -80,6 +81,11 @@ def test_a_run_is_recorded_and_its_card_says_so(folder, tmp_path, capsys):
         assert settings["model_name_or_path"] == "model" and "output_dir" not in settings
         assert str(tmp_path) not in card and str(folder) not in card and "secret" not in card
         assert f"torch {torch.__version__}" in text
+        assert read_record(tmp_path / name) == read_record(tmp_path / source)
+        assert recorded_reading(tmp_path / name) == {
+            "window": workshop.WINDOW, "overlap": 0, "frame_windows": True, "global_first_token": None,
+            "source_prefix": None,
+        }  # fmt: skip
     trained = load_file(tmp_path / "run/model.safetensors")
     assert all(
         torch.equal(value, trained[key]) for key, value in load_file(tmp_path / "step/model.safetensors").items()
@@ -89,7 +95,7 @@ def test_a_run_is_recorded_and_its_card_says_so(folder, tmp_path, capsys):
 def test_names_on_the_hub_and_scores_stand_in_the_header(checkpoint, tmp_path):
     words = ["--model_name_or_path", "some/model", "--dataset_name", "some/data", "--output_dir", str(tmp_path)]
     words += ["--prefix_separator", "</s>"]
-    write_record(checkpoint.parent, recorded(parse(words), read_flags(words), run="3f2a"))
+    write_record(checkpoint.parent, recorded(parse(words), read_flags(words), cached=CachedConfig(), run="3f2a"))
     entries = [
         {"step": 1, "eval_rouge1": 1.0},
         {"step": 2, "eval_rouge1": 20.5, "epoch": 1.0},

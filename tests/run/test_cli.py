@@ -10,6 +10,8 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from cached_ds.cli import main
+from cached_ds.provenance.record import write_record
+from cached_ds.settings.config import CachedConfig
 from helpers import oracle, tiny
 from lab import workshop
 
@@ -48,13 +50,42 @@ def test_summarize_reads_the_whole_file(tmp_path, capsys):
 
 
 @torch.no_grad()
-def summary_by_the_oracle(folder, text):
+def summary_by_the_oracle(folder, text, **cut):
     model = AutoModelForSeq2SeqLM.from_pretrained(folder / "model").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     inputs = tokenizer(text, return_tensors="pt", split_special_tokens=True)
-    hidden = oracle.encode(model, inputs["input_ids"], inputs["attention_mask"], window=16)
+    hidden = oracle.encode(model, inputs["input_ids"], inputs["attention_mask"], **{"window": 16, **cut})
     tokens = model.generate(encoder_outputs=(hidden,), max_length=9)
     return tokenizer.decode(tokens[0], skip_special_tokens=True).strip()
+
+
+def summarized(folder, capsys, *options):
+    words = ["--model", str(folder / "model"), "--max_new_tokens", "8", "--num_beams", "1", "--json", *options]
+    assert main(["summarize", *words, str(folder / "a.txt")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    return found, {name: found[name] for name in (*CachedConfig().reading, "source_prefix")}
+
+
+def test_summarize_reads_as_the_model_was_trained(tmp_path, capsys):
+    folder, prefix = workshop.build(tmp_path), f"{workshop.WORDS[3]} {workshop.WORDS[1]} "
+    text = " ".join(workshop.WORDS * 4)
+    (folder / "a.txt").write_text(text)
+    reading = {"window": 12, "overlap": 2, "frame_windows": True, "global_first_token": None, "source_prefix": prefix}
+    write_record(folder / "model", {"reading": reading})
+    capsys.readouterr()
+    found, used = summarized(folder, capsys)
+    length = len(AutoTokenizer.from_pretrained(folder / "model")(prefix, add_special_tokens=False)["input_ids"])
+    expected = summary_by_the_oracle(folder, prefix + text, window=12, overlap=2, prefix=[length])
+    assert used == reading and found["summary"] == expected
+    found, used = summarized(folder, capsys, "--window", "16", "--source_prefix", "")
+    assert used == {**reading, "window": 16, "source_prefix": ""}
+    assert found["summary"] == summary_by_the_oracle(folder, text, overlap=2)
+    (folder / "model/run.json").write_text("{")
+    assert main(["summarize", "--model", str(folder / "model"), str(folder / "a.txt")]) == 2
+    assert "model/run.json: Expecting property name" in capsys.readouterr().err
+    (folder / "model/run.json").unlink()
+    positions = AutoModelForSeq2SeqLM.from_pretrained(folder / "model").config.max_position_embeddings
+    assert summarized(folder, capsys)[1]["window"] == positions < CachedConfig().window
 
 
 @pytest.mark.parametrize(("content", "message"), [("  \n", "the file is empty"), (None, "No such file")])
