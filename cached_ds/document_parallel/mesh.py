@@ -59,15 +59,24 @@ def document_mesh(size: int) -> DeviceMesh:
             "several ranks by a launcher, and call torch.distributed.init_process_group before attach"
         )
     num_ranks = dist.get_world_size()
-    if num_ranks % size:
-        raise ValueError(
-            f"document_parallel={size} is refused; allowed is a divisor of the number of ranks, {num_ranks}"
-        )
+    check_group_size(size, num_ranks)
     meshes = _MESHES.setdefault(dist.group.WORLD, {})  # type: ignore[arg-type]
     if size not in meshes:
         kind = "cuda" if "nccl" in dist.get_backend() else "cpu"
         meshes[size] = init_device_mesh(kind, (num_ranks // size, size), mesh_dim_names=AXES)
     return meshes[size]
+
+
+def check_group_size(size: int, num_ranks: int) -> None:
+    """Refuse groups of `size` that some ranks would be left without.
+
+    Raises:
+        ValueError: the number of ranks is not a multiple of `size`.
+    """
+    if num_ranks % size:
+        raise ValueError(
+            f"document_parallel={size} is refused; allowed is a divisor of the number of ranks, {num_ranks}"
+        )
 
 
 def document_group(size: int) -> DocumentGroup | None:

@@ -19,6 +19,7 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 from cached_ds.data import DataArguments
 from cached_ds.data.arguments import flag
+from cached_ds.document_parallel.mesh import check_group_size
 from cached_ds.evaluation.bertscore import BERTSCORES
 from cached_ds.evaluation.metrics import metric_names
 from cached_ds.evaluation.rouge import ROUGE_TYPES
@@ -190,7 +191,7 @@ def parse(argv: Sequence[str]) -> Arguments:
 
     Raises:
         ValueError: an unknown flag or recipe key (with the nearest known one), a value that is not allowed, a missing
-            file, keys that DeepSpeed does not know, an attribution of nothing.
+            file, keys that DeepSpeed does not know, groups that leave ranks out, an attribution of nothing.
     """
     flags = read_flags(argv)
     if (given := value_of(flags, "--deepspeed")) is not None:
@@ -202,6 +203,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     check_flags(vars(_parser().parse_args(flags)))
     model, data, cached, guards, training, watch = _made(flags)
     check_training(training)
+    check_group_size(cached.document_parallel, training.world_size)
     if data.keep_prefix and cached.overlap:
         raise ValueError(f"--overlap {cached.overlap} with --keep_prefix is refused; allowed is 0")
     check_metric(

@@ -90,6 +90,14 @@ def test_an_output_folder_that_cannot_be_written(ranks, folder):
         assert not healthy and "all ranks: cannot write to" in text
 
 
+def test_groups_of_ranks_that_do_not_come_out_even(ranks, folder, tmp_path):
+    words = [*workshop.flags(folder, tmp_path / "out"), "--document_parallel"]
+    for size, verdict in (("2", True), ("3", False)):
+        for healthy, text in ranks.run(examined, argv=[*words, size]):
+            assert healthy == verdict, text
+    assert "document_parallel=3 is refused; allowed is a divisor of the number of ranks, 2" in text
+
+
 def wait_alone():
     context = make_context([], Limits(timeout=2))
     if dist.get_rank() == 0:

@@ -100,6 +100,13 @@ def test_prefixes_kept_in_windows_that_overlap_are_refused(narrow):
         parse([*narrow, "--source_prefix", "one", "--keep_prefix", "--overlap", "2"])
 
 
+def test_groups_larger_than_the_run_are_refused_before_documents_are_read(narrow):
+    with pytest.raises(
+        ValueError, match="document_parallel=2 is refused; allowed is a divisor of the number of ranks, 1"
+    ):
+        parse([*narrow, "--document_parallel", "2"])
+
+
 def test_a_tokenizer_is_trained_on_lists_of_texts(narrow, tmp_path):
     row = {"text": ["one two", "three"], "summary": "one"}
     (tmp_path / "train.jsonl").write_text(json.dumps(row), encoding="utf-8")
