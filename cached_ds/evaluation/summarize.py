@@ -15,7 +15,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, StoppingCriteria,
 from cached_ds.attachment import attach, windowed_encoder
 from cached_ds.evaluation.attribution.reading import Reading
 from cached_ds.evaluation.document_files import TextDocument
-from cached_ds.models.families import usual_window
+from cached_ds.models.families import decoder_positions, usual_reading
 from cached_ds.models.hub import check_source
 from cached_ds.models.token_ids import document_ids, ids_of
 from cached_ds.provenance.record import recorded_reading
@@ -81,12 +81,11 @@ def summarize(
         attribute: says where the sentences come from, as `attribution.attribute` does; None: nobody asks.
 
     Raises:
-        ValueError: a window that the model cannot read; a model that can be had nowhere.
+        ValueError: a window that the model cannot read; a summary longer than it can write; a model that is nowhere.
         OSError: a folder without a model.
     """
-    given = {"window": window, "source_prefix": source_prefix}
-    told = recorded_reading(Path(model_name)) | {name: value for name, value in given.items() if value is not None}
-    model, tokenizer, reads = _loaded(model_name, **told, cross_cache=cross_cache)
+    model, tokenizer, reads = _loaded(model_name, cross_cache, window=window, source_prefix=source_prefix)
+    _check_length(model, max_new_tokens)
     how = {"num_beams": num_beams or model.generation_config.num_beams or 1, "max_new_tokens": max_new_tokens}
     used: dict[str, Any] = {"model": model_name, **reads, **how}
     for document in documents:
@@ -99,16 +98,27 @@ def summarize(
         )
 
 
-def _loaded(model_name: str, *, source_prefix: str | None = None, **fields: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """The model, attached with these fields of `CachedConfig` and ready to write, its tokenizer, and how it reads."""
+def _loaded(model_name: str, cross_cache: str, **given: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """The attached model, ready to write, its tokenizer, and how it reads: as in training where nothing is given."""
     check_source(model_name, flag="model")
     tokenizer = AutoTokenizer.from_pretrained(model_name)
     model: Any = AutoModelForSeq2SeqLM.from_pretrained(model_name)
-    attach(model, **{"window": usual_window(model.config), **fields}).eval()
+    told = usual_reading(model.config) | recorded_reading(Path(model_name))
+    told |= {name: value for name, value in given.items() if value is not None}
+    prefix = told.pop("source_prefix", None)
+    attach(model, cross_cache=cross_cache, **told).eval()
     model.to(torch.accelerator.current_accelerator() or "cpu")
     model.generation_config.max_length = None  # transformers would warn that there are two limits
     reads = windowed_encoder(model)._cached_ds.config.reading
-    return model, tokenizer, {**reads, "source_prefix": source_prefix}
+    return model, tokenizer, {**reads, "source_prefix": prefix}
+
+
+def _check_length(model: Any, max_new_tokens: int) -> None:
+    positions = decoder_positions(model.config)
+    if positions is not None and max_new_tokens > positions:
+        raise ValueError(
+            f"max_new_tokens={max_new_tokens} is refused; allowed is at most {positions}, the decoder's positions"
+        )
 
 
 def _generated(

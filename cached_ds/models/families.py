@@ -184,10 +184,23 @@ def family_named(model_type: str) -> Family:
     return FAMILIES[model_type]
 
 
-def usual_window(model_config: PretrainedConfig) -> int:
-    """Tokens of a window where nobody says it: `CachedConfig`'s default, or all positions if the encoder has fewer."""
-    family, usual = family_of(model_config), CachedConfig().window
-    return min(usual, getattr(model_config, family.positions)) if family.positions else usual
+def usual_reading(model_config: PretrainedConfig) -> dict[str, Any]:
+    """How the commands read where nobody says it: fields of `CachedConfig`.
+
+    The window is its default, or all positions if the encoder has fewer. LED's first token attends to all of a window,
+    as in the Longformer paper.
+    """
+    family, window = family_of(model_config), CachedConfig().window
+    if family.positions is not None:
+        window = min(window, getattr(model_config, family.positions))
+    return {"window": window, "global_first_token": family.global_attention or None}
+
+
+def decoder_positions(model_config: PretrainedConfig) -> int | None:
+    """The number of positions that the decoder knows; None: relative, no limit."""
+    own = "max_decoder_position_embeddings"
+    name = own if hasattr(model_config, own) else family_of(model_config).positions
+    return None if name is None else getattr(model_config, name)
 
 
 def check_settings(family: Family, model_config: PretrainedConfig, config: CachedConfig) -> None:

@@ -24,7 +24,7 @@ from transformers import (
 from cached_ds.attachment import attach
 from cached_ds.data import DataArguments, keep_prefixes, load_splits, tokenize_splits, train_tokenizer
 from cached_ds.data.sources.local_files import location_of
-from cached_ds.models.families import family_of
+from cached_ds.models.families import decoder_positions, usual_reading
 from cached_ds.models.hub import check_source
 from cached_ds.models.languages import choose_languages
 from cached_ds.models.shapes import family_name, is_shape, make_config
@@ -184,8 +184,9 @@ def build_model(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> Pre
             f"{arguments.model.model_name_or_path}: nothing in this model is trainable; merge an adapter into its base "
             "model (merge_and_unload) before training it"
         )
-    if cached.global_first_token is None and family_of(model.config).global_attention:
-        cached = dataclasses.replace(cached, global_first_token=True)
+    if cached.global_first_token is None:
+        usual = usual_reading(model.config)["global_first_token"]
+        cached = dataclasses.replace(cached, global_first_token=usual)
     return attach(model, cached)
 
 
@@ -195,11 +196,9 @@ def check_targets(model: PreTrainedModel, splits: DatasetDict, arguments: Argume
     Raises:
         ValueError: the flag that shortens them.
     """
-    config, family = model.config, family_of(model.config)
-    name = "max_decoder_position_embeddings" if hasattr(config, "max_decoder_position_embeddings") else family.positions
-    if name is None:
+    positions, training = decoder_positions(model.config), arguments.training
+    if positions is None:
         return
-    positions, training = getattr(config, name), arguments.training
     longest = {
         split: max(map(len, rows["labels"]), default=0) if arguments.data.target_length(split) > positions else 0
         for split, rows in splits.items()  # summaries are cut already, so few runs have to read them

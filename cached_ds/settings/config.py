@@ -122,7 +122,7 @@ class CachedConfig:
     global_first_token: bool | None = _option(
         None,
         help="LED: the first token of every window attends to all of it, the recipe of the Longformer paper; False: as "
-        "the caller's global_attention_mask says; None: False, but True for LED in launch/train.py",
+        "the caller's global_attention_mask says; None: False, but True for LED on the command line",
         allowed="None, True or False",
         check=lambda value: value is None or isinstance(value, bool),
     )

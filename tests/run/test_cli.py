@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from cached_ds.cli import main
+from cached_ds.models.families import usual_reading
 from cached_ds.provenance.record import write_record
 from cached_ds.settings.config import CachedConfig
 from helpers import oracle, tiny
@@ -84,8 +85,19 @@ def test_summarize_reads_as_the_model_was_trained(tmp_path, capsys):
     assert main(["summarize", "--model", str(folder / "model"), str(folder / "a.txt")]) == 2
     assert "model/run.json: Expecting property name" in capsys.readouterr().err
     (folder / "model/run.json").unlink()
+    assert usual_reading(tiny.make_model("led").config)["global_first_token"] is True
     positions = AutoModelForSeq2SeqLM.from_pretrained(folder / "model").config.max_position_embeddings
     assert summarized(folder, capsys)[1]["window"] == positions < CachedConfig().window
+
+
+def test_summarize_refuses_more_tokens_than_the_decoder_has_positions(tmp_path, capsys):
+    folder = workshop.build(tmp_path)
+    (folder / "a.txt").write_text(" ".join(workshop.WORDS))
+    positions = AutoModelForSeq2SeqLM.from_pretrained(folder / "model").config.max_position_embeddings
+    words = ["--model", str(folder / "model"), "--num_beams", "1", str(folder / "a.txt"), "--max_new_tokens"]
+    assert main(["summarize", *words, str(positions)]) == 0, "the last token is not read again"
+    assert main(["summarize", *words, str(positions + 1)]) == 2
+    assert f"max_new_tokens={positions + 1} is refused; allowed is at most {positions}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("content", "message"), [("  \n", "the file is empty"), (None, "No such file")])
