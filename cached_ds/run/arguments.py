@@ -201,7 +201,8 @@ def parse(argv: Sequence[str]) -> Arguments:
     if not torch.accelerator.is_available():
         flags.append("--use_cpu")  # without it every rank on such a machine takes itself to be alone
     check_flags(vars(_parser().parse_args(flags)))
-    model, data, cached, guards, training, watch = _made(flags)
+    model, data, fields, guards, training, watch = _made(flags)
+    cached = CachedConfig.from_dict(vars(fields))
     check_training(training)
     check_group_size(cached.document_parallel, training.world_size)
     if data.keep_prefix and cached.overlap:
@@ -216,10 +217,10 @@ def parse(argv: Sequence[str]) -> Arguments:
     training.generation_max_length = (
         training.generation_max_length or data.val_max_target_length or data.max_target_length
     )
-    return Arguments(model, data, CachedConfig.from_dict(vars(cached)), guards, training, watch)
+    return Arguments(model, data, cached, guards, training, watch)
 
 
-def _check_attribution(cached: Any, training: Seq2SeqTrainingArguments) -> None:
+def _check_attribution(cached: CachedConfig, training: Seq2SeqTrainingArguments) -> None:
     if not (training.do_predict and training.predict_with_generate):
         raise ValueError("--attribution: it is of predicted summaries; add --do_predict and --predict_with_generate")
     if not cached.stream_cross_attention:
