@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     write.add_argument("files", nargs="+", metavar="FILE", help="text, .jsonl, .pdf or .html; - is standard input")
     write.add_argument("--text_column", help="of JSON Lines (default: by its name)")
     write.add_argument("--window", type=int, help="tokens per window (default: as in training; else 1024 or fewer)")
+    write.add_argument("--prefix_column", help="of JSON Lines: each document's own prefix, such as a query")
     write.add_argument(
         "--source_prefix", help="text that every window begins with (default: as in training; else none)"
     )
@@ -122,9 +123,8 @@ def _summarize(arguments: argparse.Namespace) -> None:
     names = ("window", "source_prefix", "num_beams", "max_new_tokens", "cross_cache")
     options = {name: getattr(arguments, name) for name in names}
     options["attribute"] = _attribute(arguments)
-    documents = [
-        document for path in arguments.files for document in read_documents(path, text_column=arguments.text_column)
-    ]
+    columns = {"text_column": arguments.text_column, "prefix_column": arguments.prefix_column}
+    documents = [document for path in arguments.files for document in read_documents(path, **columns)]
     for number, summary in enumerate(summarize(arguments.model, documents, **options)):
         record = dataclasses.asdict(summary)
         if sources := record.pop("attribution"):

@@ -101,9 +101,7 @@ def work(argv: Sequence[str]) -> None:
         trainer.add_callback(WatchedCallback(watchdog))
         rank_logs.open_file(info, str(training.output_dir))
         if training.do_train and trainer.is_world_process_zero():
-            cached = windowed_encoder(model)._cached_ds.config
-            record = recorded(arguments, read_flags(argv), cached=cached, run=trainer.run)
-            write_record(Path(str(training.output_dir)), record)
+            record_run(trainer, arguments, read_flags(argv))
     with watchdog, faults(info, trainer):
         run(trainer, splits, arguments, checkpoint=checkpoint)
 
@@ -112,6 +110,15 @@ def checkpoint_of(training: Seq2SeqTrainingArguments) -> WholeCheckpoint | None:
     """From which checkpoint the run goes on; None: it begins."""
     run = recorded_run(Path(str(training.output_dir)))
     return choose_checkpoint(training, training.resume_from_checkpoint, run=run)
+
+
+def record_run(trainer: CachedSeq2SeqTrainer, arguments: Arguments, flags: Sequence[str]) -> None:
+    """Write what the run was told, and how it reads documents."""
+    data, columns = arguments.data, trainer.train_dataset.column_names
+    own_prefixes = data.source_prefix is None and ("prefix_length" in columns or data.keep_prefix)
+    cached = windowed_encoder(trainer.model)._cached_ds.config
+    record = recorded(arguments, flags, cached=cached, own_prefixes=own_prefixes, run=trainer.run)
+    write_record(Path(str(trainer.args.output_dir)), record)
 
 
 def trainer_of(

@@ -23,27 +23,35 @@ class TextDocument:
     Attributes:
         name: the file, with `line N` where it holds many.
         text: all of it.
+        prefix: its own, such as a query, with which every window begins; None: it has none.
     """
 
     name: str
     text: str
+    prefix: str | None = None
 
 
-def read_documents(path: str, *, text_column: str | None = None) -> list[TextDocument]:
+def read_documents(
+    path: str, *, text_column: str | None = None, prefix_column: str | None = None
+) -> list[TextDocument]:
     """The documents of a file, or of standard input for "-".
 
     Args:
         path: of a text, .jsonl, .pdf or .html file.
         text_column: of JSON Lines; None: by its name.
+        prefix_column: of JSON Lines; None: their documents have no prefixes.
 
     Raises:
-        ValueError: a file that is empty, holds no text or is not what its name says; the message names it.
+        ValueError: a file that is empty, holds no text or is not what its name says, or has no columns where one is
+            asked for; the message names it.
         OSError: a file that cannot be read.
         MissingExtra: the library that reads PDF or HTML is not installed.
     """
     suffix, name = Path(path).suffix.lower(), "standard input" if path == STDIN else path
     if suffix == ".jsonl":
-        documents = list(_json_lines(path, text_column))
+        documents = list(_json_lines(path, text_column, prefix_column))
+    elif prefix_column is not None:
+        raise ValueError(f"{name}: prefix_column={prefix_column!r} is refused; only JSON Lines have columns")
     else:
         documents = [TextDocument(name, sys.stdin.read() if path == STDIN else _READERS.get(suffix, read_text)(path))]
     if not documents or not documents[0].text.strip():
@@ -67,7 +75,7 @@ def _html(path: str) -> str:
     return str(get_text(read_text(path)))
 
 
-def _json_lines(path: str, column: str | None) -> Iterator[TextDocument]:
+def _json_lines(path: str, column: str | None, prefix: str | None) -> Iterator[TextDocument]:
     """A document of each line; the first line's names say which column, where none is given."""
     with needed_by("reading JSON Lines"):
         from cached_ds.data.cells import text_at
@@ -75,8 +83,9 @@ def _json_lines(path: str, column: str | None) -> Iterator[TextDocument]:
         from cached_ds.data.sources.local_files import read_records
     for location, record in read_records(Path(path)):
         where = f"{path}, {location}"
-        column = column or document_column(list(record), where=where)
-        yield TextDocument(where, text_at(record, column, role="text", where=where))
+        column = column or document_column([name for name in record if name != prefix], where=where)
+        own = None if prefix is None else text_at(record, prefix, role="prefix", where=where)
+        yield TextDocument(where, text_at(record, column, role="text", where=where), own)
 
 
 _READERS: dict[str, Callable[[str], str]] = {".pdf": _pdf, ".html": _html, ".htm": _html}

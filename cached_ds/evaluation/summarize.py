@@ -74,27 +74,28 @@ def summarize(
         model_name: a folder, or a hub name.
         documents: as `read_documents` gives them.
         window: tokens per window; None: as in training if the model's run.json says it, else 1024 or all positions.
-        source_prefix: text that every window begins with; None: as in training, else none.
+        source_prefix: of documents without one of their own: text that every window begins with; None: as in training.
         num_beams: None: the model's own.
         max_new_tokens: of a summary.
         cross_cache: as in `CachedConfig`.
         attribute: says where the sentences come from, as `attribution.attribute` does; None: nobody asks.
 
     Raises:
-        ValueError: a window that the model cannot read; a summary longer than it can write; a model that is nowhere.
+        ValueError: a window, a length or a document without a prefix that is not for this model; no such model.
         OSError: a folder without a model.
     """
     model, tokenizer, reads = _loaded(model_name, cross_cache, window=window, source_prefix=source_prefix)
     _check_length(model, max_new_tokens)
+    prefixes = _prefixes(documents, reads.pop("source_prefix"), reads.pop("own_prefixes"))
     how = {"num_beams": num_beams or model.generation_config.num_beams or 1, "max_new_tokens": max_new_tokens}
     used: dict[str, Any] = {"model": model_name, **reads, **how}
-    for document in documents:
-        reading, found = _generated(model, tokenizer, document, reads["source_prefix"], **how)
+    for document, prefix in zip(documents, prefixes, strict=True):
+        reading, found = _generated(model, tokenizer, document, prefix, **how)
         yield Summary(
             document=document.name,
             summary=str(tokenizer.decode(found[0], skip_special_tokens=True)).strip(),
             attribution=attribute(reading, found, tokenizer=tokenizer) if attribute else None,
-            **used | {"tokens": reading.ids.shape[1], "windows": len(reading.windows)},
+            **used | {"source_prefix": prefix, "tokens": reading.ids.shape[1], "windows": len(reading.windows)},
         )
 
 
@@ -105,12 +106,11 @@ def _loaded(model_name: str, cross_cache: str, **given: Any) -> tuple[Any, Any, 
     model: Any = AutoModelForSeq2SeqLM.from_pretrained(model_name)
     told = usual_reading(model.config) | recorded_reading(Path(model_name))
     told |= {name: value for name, value in given.items() if value is not None}
-    prefix = told.pop("source_prefix", None)
+    prefixes = {"source_prefix": told.pop("source_prefix", None), "own_prefixes": told.pop("own_prefixes", False)}
     attach(model, cross_cache=cross_cache, **told).eval()
     model.to(torch.accelerator.current_accelerator() or "cpu")
     model.generation_config.max_length = None  # transformers would warn that there are two limits
-    reads = windowed_encoder(model)._cached_ds.config.reading
-    return model, tokenizer, {**reads, "source_prefix": prefix}
+    return model, tokenizer, windowed_encoder(model)._cached_ds.config.reading | prefixes
 
 
 def _check_length(model: Any, max_new_tokens: int) -> None:
@@ -119,6 +119,17 @@ def _check_length(model: Any, max_new_tokens: int) -> None:
         raise ValueError(
             f"max_new_tokens={max_new_tokens} is refused; allowed is at most {positions}, the decoder's positions"
         )
+
+
+def _prefixes(documents: Sequence[TextDocument], common: str | None, needed: bool) -> list[str | None]:
+    """The prefix of each document; one that has none of its own takes the common one."""
+    prefixes = [common if document.prefix is None else document.prefix for document in documents]
+    if needed and None in prefixes:
+        raise ValueError(
+            f"{documents[prefixes.index(None)].name}: in training each document had a prefix of its own, such as a "
+            "query; give --source_prefix (may be empty) or, for JSON Lines, --prefix_column"
+        )
+    return prefixes
 
 
 def _generated(

@@ -28,7 +28,7 @@ def recorded_run(folder: Path) -> str | None:
 
 
 def recorded_reading(folder: Path) -> dict[str, Any]:
-    """How the run of a folder, or of a checkpoint, reads documents: `CachedConfig.reading` and `source_prefix`."""
+    """How the run of a folder, or of a checkpoint, reads documents: `CachedConfig.reading` and prefixes."""
     return dict(read_record(folder).get("reading", {}))
 
 

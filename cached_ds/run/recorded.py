@@ -14,7 +14,7 @@ from cached_ds.settings.config import CachedConfig
 
 
 def recorded(
-    arguments: Arguments, flags: Sequence[str], *, cached: CachedConfig, run: str | None = None
+    arguments: Arguments, flags: Sequence[str], *, cached: CachedConfig, own_prefixes: bool, run: str | None = None
 ) -> dict[str, Any]:
     """The record of a run, for its folder.
 
@@ -26,6 +26,7 @@ def recorded(
         arguments: of the run.
         flags: as `read_flags` gives them: which of the arguments were given.
         cached: the settings of the attached model, some of which depend on its family.
+        own_prefixes: whether each document has a prefix of its own.
         run: the name by which its checkpoints are known.
     """
     model, dataset = arguments.model.model_name_or_path, arguments.data.dataset_name
@@ -39,7 +40,7 @@ def recorded(
     return {
         "base_model": model if model is not None and not Path(model).exists() else None,
         "dataset": dataset if dataset is not None and dataset not in EMBEDDED and not Path(dataset).exists() else None,
-        "reading": cached.reading | {"source_prefix": arguments.data.source_prefix},
+        "reading": cached.reading | {"source_prefix": arguments.data.source_prefix, "own_prefixes": own_prefixes},
         "settings": settings,
         "versions": versions(),
         "run": run,

@@ -50,6 +50,17 @@ def test_json_lines_hold_many(tmp_path):
     assert [document.text for document in read_documents(str(path), text_column="summary[0]")] == ["s", "t"]
 
 
+def test_prefixes_of_their_own(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = [{"body": "One.", "query": "why?"}, {"body": "Two.", "query": ""}]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    found = read_documents(str(path), prefix_column="query")
+    assert [(document.text, document.prefix) for document in found] == [("One.", "why?"), ("Two.", "")]
+    (tmp_path / "a.txt").write_text("One.")
+    with pytest.raises(ValueError, match="a.txt: prefix_column='query' is refused; only JSON Lines have columns"):
+        read_documents(str(tmp_path / "a.txt"), prefix_column="query")
+
+
 def test_pages_of_a_pdf(tmp_path):
     path = tmp_path / "a.pdf"
     write_pdf(path, "First page.", "Second page.")

@@ -84,7 +84,7 @@ def test_a_run_is_recorded_and_its_card_says_so(folder, tmp_path, capsys):
         assert read_record(tmp_path / name) == read_record(tmp_path / source)
         assert recorded_reading(tmp_path / name) == {
             "window": workshop.WINDOW, "overlap": 0, "frame_windows": True, "global_first_token": None,
-            "source_prefix": None,
+            "source_prefix": None, "own_prefixes": False,
         }  # fmt: skip
     trained = load_file(tmp_path / "run/model.safetensors")
     assert all(
@@ -95,7 +95,10 @@ def test_a_run_is_recorded_and_its_card_says_so(folder, tmp_path, capsys):
 def test_names_on_the_hub_and_scores_stand_in_the_header(checkpoint, tmp_path):
     words = ["--model_name_or_path", "some/model", "--dataset_name", "some/data", "--output_dir", str(tmp_path)]
     words += ["--prefix_separator", "</s>"]
-    write_record(checkpoint.parent, recorded(parse(words), read_flags(words), cached=CachedConfig(), run="3f2a"))
+    write_record(
+        checkpoint.parent,
+        recorded(parse(words), read_flags(words), cached=CachedConfig(), own_prefixes=False, run="3f2a"),
+    )
     entries = [
         {"step": 1, "eval_rouge1": 1.0},
         {"step": 2, "eval_rouge1": 20.5, "epoch": 1.0},

@@ -90,6 +90,23 @@ def test_summarize_reads_as_the_model_was_trained(tmp_path, capsys):
     assert summarized(folder, capsys)[1]["window"] == positions < CachedConfig().window
 
 
+def test_documents_with_prefixes_of_their_own(tmp_path, capsys):
+    folder, query = workshop.build(tmp_path), f"{workshop.WORDS[2]} "
+    texts = [" ".join(workshop.WORDS * count) for count in (3, 2)]
+    rows = [{"document": text, "q": prefix} for text, prefix in zip(texts, (query, ""), strict=True)]
+    (folder / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_record(folder / "model", {"reading": {"window": 16, "source_prefix": None, "own_prefixes": True}})
+    words = ["--model", str(folder / "model"), "--max_new_tokens", "8", "--num_beams", "1", str(folder / "a.jsonl")]
+    assert main(["summarize", *words]) == 2
+    assert "a.jsonl, line 1: in training each document had a prefix of its own" in capsys.readouterr().err
+    assert main(["summarize", *words, "--json", "--prefix_column", "q"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["source_prefix"] for each in found] == [query, ""]
+    length = len(AutoTokenizer.from_pretrained(folder / "model")(query, add_special_tokens=False)["input_ids"])
+    assert found[0]["summary"] == summary_by_the_oracle(folder, query + texts[0], prefix=[length])
+    assert found[1]["summary"] == summary_by_the_oracle(folder, texts[1])
+
+
 def test_summarize_refuses_more_tokens_than_the_decoder_has_positions(tmp_path, capsys):
     folder = workshop.build(tmp_path)
     (folder / "a.txt").write_text(" ".join(workshop.WORDS))
