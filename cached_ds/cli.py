@@ -56,8 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     write.add_argument("files", nargs="+", metavar="FILE", help="text, .jsonl, .pdf or .html; - is standard input")
     write.add_argument("--text_column", help="of JSON Lines (default: by its name)")
     write.add_argument("--window", type=int, help="tokens per window (default: as in training; else 1024 or fewer)")
-    write.add_argument("--prefix_column", help="of JSON Lines: each document's own prefix, such as a query")
-    write.add_argument(
+    prefix = write.add_mutually_exclusive_group()
+    prefix.add_argument("--prefix_column", help="of JSON Lines: each document's own prefix, such as a query")
+    prefix.add_argument(
         "--source_prefix", help="text that every window begins with (default: as in training; else none)"
     )
     write.add_argument("--num_beams", type=_positive, help="beams (default: the model's own)")

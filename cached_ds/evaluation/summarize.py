@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from cached_ds.provenance.record import recorded_reading
 
 if TYPE_CHECKING:
     from cached_ds.evaluation.attribution.attribute import Attribution
+
+PREFIXES = ("source_prefix", "own_prefixes")  # what is recorded of a run's prefixes, beside fields of `CachedConfig`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +83,14 @@ def summarize(
         attribute: says where the sentences come from, as `attribution.attribute` does; None: nobody asks.
 
     Raises:
-        ValueError: a window, a length or a document without a prefix that is not for this model; no such model.
-        OSError: a folder without a model.
+        ValueError, OSError: no such model; a window, a length or a document without a prefix that is not for it.
     """
-    model, tokenizer, reads = _loaded(model_name, cross_cache, window=window, source_prefix=source_prefix)
-    _check_length(model, max_new_tokens)
-    prefixes = _prefixes(documents, reads.pop("source_prefix"), reads.pop("own_prefixes"))
+    given = {"cross_cache": cross_cache} | ({} if window is None else {"window": window})
+    told = recorded_reading(Path(model_name)) | given
+    prefixes = _prefixes(documents, told, source_prefix)
+    model, tokenizer = _loaded(model_name, told, max_new_tokens=max_new_tokens)
     how = {"num_beams": num_beams or model.generation_config.num_beams or 1, "max_new_tokens": max_new_tokens}
-    used: dict[str, Any] = {"model": model_name, **reads, **how}
+    used: dict[str, Any] = {"model": model_name, **windowed_encoder(model)._cached_ds.config.reading, **how}
     for document, prefix in zip(documents, prefixes, strict=True):
         reading, found = _generated(model, tokenizer, document, prefix, **how)
         yield Summary(
@@ -99,18 +101,17 @@ def summarize(
         )
 
 
-def _loaded(model_name: str, cross_cache: str, **given: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """The attached model, ready to write, its tokenizer, and how it reads: as in training where nothing is given."""
+def _loaded(model_name: str, told: Mapping[str, Any], *, max_new_tokens: int) -> tuple[Any, Any]:
+    """The model, attached to read as it is told or else as usual, ready to write, and its tokenizer."""
     check_source(model_name, flag="model")
     tokenizer = AutoTokenizer.from_pretrained(model_name)
     model: Any = AutoModelForSeq2SeqLM.from_pretrained(model_name)
-    told = usual_reading(model.config) | recorded_reading(Path(model_name))
-    told |= {name: value for name, value in given.items() if value is not None}
-    prefixes = {"source_prefix": told.pop("source_prefix", None), "own_prefixes": told.pop("own_prefixes", False)}
-    attach(model, cross_cache=cross_cache, **told).eval()
+    _check_length(model, max_new_tokens)
+    fields = {name: value for name, value in told.items() if name not in PREFIXES}
+    attach(model, **usual_reading(model.config) | fields).eval()
     model.to(torch.accelerator.current_accelerator() or "cpu")
     model.generation_config.max_length = None  # transformers would warn that there are two limits
-    return model, tokenizer, windowed_encoder(model)._cached_ds.config.reading | prefixes
+    return model, tokenizer
 
 
 def _check_length(model: Any, max_new_tokens: int) -> None:
@@ -121,8 +122,10 @@ def _check_length(model: Any, max_new_tokens: int) -> None:
         )
 
 
-def _prefixes(documents: Sequence[TextDocument], common: str | None, needed: bool) -> list[str | None]:
-    """The prefix of each document; one that has none of its own takes the common one."""
+def _prefixes(documents: Sequence[TextDocument], told: Mapping[str, Any], given: str | None) -> list[str | None]:
+    """The prefix of each document; one that has none of its own takes the common one, given or as in training."""
+    common, needed = (told.get(name) for name in PREFIXES)
+    common = common if given is None else given
     prefixes = [common if document.prefix is None else document.prefix for document in documents]
     if needed and None in prefixes:
         raise ValueError(
@@ -136,8 +139,9 @@ def _generated(
     model: Any, tokenizer: Any, document: TextDocument, prefix: str | None, **how: Any
 ) -> tuple[Reading, torch.Tensor]:
     """A document as it was read, and the tokens [1, 1 + T] of its summary."""
-    ids = torch.tensor([document_ids(tokenizer, document.text, prefix=prefix)], device=model.device)
-    lengths = {"prefix_lengths": torch.tensor([len(ids_of(tokenizer, [prefix])[0])])} if prefix else {}
+    own = ids_of(tokenizer, [prefix])[0] if prefix else []
+    ids = torch.tensor([document_ids(tokenizer, document.text, prefix=own)], device=model.device)
+    lengths = {"prefix_lengths": torch.tensor([len(own)])} if prefix else {}
     with _watched(model, document.name, how["max_new_tokens"]) as criteria:
         reading = Reading.of(model, ids, **lengths)
         return reading, model.generate(

@@ -62,9 +62,10 @@ def export(checkpoint: str | Path, out: str | Path) -> Exported:
             written = _write_model(folder, staging, may_unpickle=is_checkpoint)
         if (folder / "tokenizer_config.json").is_file():
             AutoTokenizer.from_pretrained(folder).save_pretrained(staging)
-        if record := read_record(folder):
+        record = read_record(folder)
+        if record:
             write_record(staging, record)
-        card = model_card(folder, name=target.name, model=written.model, dtypes=written.dtypes)
+        card = model_card(folder, record, name=target.name, model=written.model, dtypes=written.dtypes)
         (staging / "README.md").write_text(card, encoding="utf-8")
     return written
 

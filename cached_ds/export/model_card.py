@@ -13,8 +13,6 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCardData
 
-from cached_ds.provenance.record import read_record
-
 STATE, RESULTS = "trainer_state.json", "all_results.json"
 SCORES = ("eval_", "predict_")
 SPEEDS = ("_runtime", "_per_second")  # of the machine, not of the model
@@ -29,16 +27,17 @@ SOURCES = {
 METRICS = ("rouge", "bertscore")  # names on the hub, which the names of our scores contain
 
 
-def model_card(folder: Path, *, name: str, model: str, dtypes: Sequence[str]) -> str:
+def model_card(folder: Path, record: Mapping[str, Any], *, name: str, model: str, dtypes: Sequence[str]) -> str:
     """The text of README.md.
 
     Args:
         folder: of the checkpoint or the run.
+        record: of the run; empty if there is none.
         name: of the model.
         model: its class, or "adapter".
         dtypes: the types of its weights.
     """
-    record, results = read_record(folder), _results(folder)
+    results = _results(folder)
     settings, versions = record.get("settings", {}), record.get("versions", {})
     is_adapter = model == "adapter"
     header = ModelCardData(

@@ -58,10 +58,9 @@ class Frame:
         return [*self.head, *prefix, *content, *self.tail]
 
 
-def document_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, prefix: str | None = None) -> list[int]:
-    """The ids of one document, as in training."""
-    prefixes = ids_of(tokenizer, [prefix])[0] if prefix else []
-    return Frame.of(tokenizer).around(ids_of(tokenizer, [text])[0], prefix=prefixes)
+def document_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, prefix: Sequence[int] = ()) -> list[int]:
+    """The ids of one document, as in training; `prefix` has no special tokens."""
+    return Frame.of(tokenizer).around(ids_of(tokenizer, [text])[0], prefix=prefix)
 
 
 def ids_of(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, target: bool = False) -> list[list[int]]:

@@ -99,6 +99,9 @@ def test_documents_with_prefixes_of_their_own(tmp_path, capsys):
     words = ["--model", str(folder / "model"), "--max_new_tokens", "8", "--num_beams", "1", str(folder / "a.jsonl")]
     assert main(["summarize", *words]) == 2
     assert "a.jsonl, line 1: in training each document had a prefix of its own" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["summarize", *words, "--prefix_column", "q", "--source_prefix", query])
+    assert "--source_prefix: not allowed with argument --prefix_column" in capsys.readouterr().err
     assert main(["summarize", *words, "--json", "--prefix_column", "q"]) == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [each["source_prefix"] for each in found] == [query, ""]
